@@ -1,0 +1,10 @@
+//! Pure facts of FHIR R4 (4.0.1): types, instants, compartments, outcomes, resources.
+
+pub mod bundle;
+pub mod compartment;
+pub mod instant;
+pub mod outcome;
+pub mod resource;
+mod types;
+
+pub use types::{ResourceType, TypeSet};

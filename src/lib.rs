@@ -1,0 +1,5 @@
+//! fhirtail: `tail -f` for FHIR.
+pub mod error;
+pub mod fhir;
+pub mod position;
+pub mod store;
