@@ -116,10 +116,7 @@ fn write_doc(f: &mut fmt::Formatter<'_>, doc: &DocId) -> fmt::Result {
     match doc {
         DocId::Text(id) if id.bytes().all(is_plain) => write!(f, "i{id}"),
         DocId::Text(id) => write!(f, "b{}", base64url::encode(id.as_bytes())),
-        DocId::Oid(bytes) => {
-            f.write_str("o")?;
-            bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-        }
+        DocId::Oid(_) => write!(f, "o{doc}"),
     }
 }
 

@@ -146,6 +146,15 @@ pub enum DocId {
     Oid([u8; 12]),
 }
 
+impl fmt::Display for DocId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(id) => f.write_str(id),
+            Self::Oid(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+        }
+    }
+}
+
 /// Where a resource stands in the scan of its type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScanKey {
@@ -156,6 +165,13 @@ pub enum ScanKey {
 }
 
 impl ScanKey {
+    /// The document's key.
+    #[must_use]
+    pub fn doc(&self) -> &DocId {
+        let (ScanKey::Id(doc) | ScanKey::Updated(_, doc)) = self;
+        doc
+    }
+
     /// Where a document would stand in a scan of the same order as `self`. `None`: nowhere,
     /// since it has no lastUpdated to be ordered by.
     #[must_use]

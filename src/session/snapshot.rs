@@ -1,0 +1,123 @@
+//! Taking a snapshot: to begin, to go on where another was left, to check a group's members.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+
+use super::{Ended, Session, Stage};
+use crate::{
+    fhir::ResourceType,
+    filter::members_of,
+    frame::Format,
+    history::{Cursor, History},
+    plan::{Members, Scope},
+    position::LogPosition,
+    store::{Snapshot, Store, StoreError},
+};
+
+const WAIT: Duration = Duration::from_millis(500);
+/// How often a stream that has an end asks a store that does not answer.
+const TRIES: u32 = 60;
+
+impl Session {
+    pub(super) async fn begin(&mut self) -> Result<(), Ended> {
+        let snapshot = self.take_snapshot().await?;
+        self.scan_on(snapshot, None);
+        Ok(())
+    }
+
+    pub(super) async fn resume(
+        &mut self,
+        log: LogPosition,
+        cursor: Cursor,
+        members: Option<u32>,
+    ) -> Result<(), Ended> {
+        let snapshot = self.take_snapshot().await?;
+        if self.members_differ(members) {
+            return self.reset("the members of the group have changed");
+        }
+        if log > snapshot.position() {
+            // A node that lags: what the client has seen is newer than this snapshot.
+            sleep(WAIT).await;
+            self.stage = Stage::Resume { log, cursor, members };
+            return Ok(());
+        }
+        self.stage = Stage::Replay { follow: self.hub.follow(log), snapshot, cursor };
+        Ok(())
+    }
+
+    pub(super) async fn rejoin(
+        &mut self,
+        log: LogPosition,
+        members: Option<u32>,
+    ) -> Result<(), Ended> {
+        self.take_snapshot().await?;
+        if self.members_differ(members) {
+            return self.reset("the members of the group have changed");
+        }
+        self.stage = self.live_at(log);
+        Ok(())
+    }
+
+    pub(super) fn scan_on(&mut self, snapshot: Arc<dyn Snapshot>, cursor: Option<Cursor>) {
+        self.stage = Stage::Scan(History::new(Arc::clone(&self.plan), snapshot, cursor));
+    }
+
+    fn members_differ(&self, then: Option<u32>) -> bool {
+        self.has_group() && self.members.as_ref().map(Members::hash) != then
+    }
+
+    /// Takes a snapshot, and the members of the plan's group from it.
+    async fn take_snapshot(&mut self) -> Result<Arc<dyn Snapshot>, Ended> {
+        let group = match &self.plan.scope {
+            Scope::Group(id) => Some(id.clone()),
+            Scope::System | Scope::Patients => None,
+        };
+        let ask = |store| snapshot_with_members(store, group.clone());
+        let (snapshot, members) = self.ask(ask).await?;
+        if let (Some(id), None) = (group, &members) {
+            return Err(Ended::Gone(format!("there is no Group/{id} any more")));
+        }
+        self.members = members;
+        Ok(snapshot)
+    }
+
+    /// Asks the store, again and again while it does not answer: an event stream as long as
+    /// its client stays, a stream that has an end for a while.
+    ///
+    /// The call runs in a task of its own, since a driver's call must not be dropped half-way
+    /// when the client goes.
+    pub(super) async fn ask<T, F>(
+        &self,
+        call: impl Fn(Arc<dyn Store>) -> F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        for tries in 1.. {
+            let answer = tokio::spawn(call(Arc::clone(&self.store))).await;
+            match answer {
+                Ok(Err(StoreError::Unavailable(_) | StoreError::SnapshotExpired))
+                    if self.format == Format::Sse || tries < TRIES => {}
+                Ok(answer) => return answer,
+                Err(broken) => return Err(StoreError::Failed(broken.to_string())),
+            }
+            sleep(WAIT).await;
+        }
+        Err(StoreError::SnapshotExpired)
+    }
+}
+
+async fn snapshot_with_members(
+    store: Arc<dyn Store>,
+    group: Option<String>,
+) -> Result<(Arc<dyn Snapshot>, Option<Members>), StoreError> {
+    let snapshot = store.snapshot().await?;
+    let (Some(id), Some(ty)) = (group, ResourceType::parse("Group")) else {
+        return Ok((snapshot, None));
+    };
+    let group = snapshot.read(ty, &id).await?;
+    let members = group.map(|json| members_of(&json));
+    Ok((snapshot, members))
+}
