@@ -6,6 +6,7 @@
 //! both into [`frame`]s, and [`http`] writes those to a socket. A [`position`] names any point
 //! on that way.
 
+pub mod config;
 pub mod error;
 pub mod fhir;
 pub mod filter;
@@ -16,5 +17,7 @@ pub mod live;
 pub mod plan;
 pub mod position;
 pub mod request;
+pub mod server;
 pub mod session;
 pub mod store;
+pub mod telemetry;

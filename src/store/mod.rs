@@ -17,6 +17,9 @@ use crate::{
 
 pub mod embedded;
 pub mod mongo;
+mod open;
+
+pub use open::{OpenError, open};
 
 /// What a store can fail with. Whoever reads decides by the variant, never by the text.
 #[derive(Debug, Clone, thiserror::Error)]
