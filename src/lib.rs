@@ -6,6 +6,7 @@
 //! both into [`frame`]s, and [`http`] writes those to a socket. A [`position`] names any point
 //! on that way.
 
+pub mod client;
 pub mod config;
 pub mod error;
 pub mod fhir;

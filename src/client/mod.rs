@@ -1,0 +1,2 @@
+//! Clients.
+pub mod sse;
