@@ -1,5 +1,6 @@
 //! fhirtail: `tail -f` for FHIR.
 pub mod error;
 pub mod fhir;
+pub mod http;
 pub mod position;
 pub mod store;
