@@ -129,6 +129,7 @@ fn options(args: &ServeArgs, metrics: Option<PrometheusHandle>) -> HttpOptions {
         retry: args.stream.retry,
         drain_over: args.stream.drain,
         stale_after: Duration::from_secs(15),
+        base: "/fhir".into(),
         metrics,
     }
 }

@@ -119,7 +119,7 @@ enum Refused {
 /// followed without a leak.
 async fn check_scope(app: &AppState, plan: &Plan) -> Result<(), Refused> {
     if let (Scope::Group(id), Some(ty)) = (&plan.scope, ResourceType::parse("Group")) {
-        match app.store.read(ty, id).await.map_err(Refused::Store)? {
+        match app.read(ty, id).await.map_err(Refused::Store)? {
             Lookup::Found { .. } => {}
             Lookup::Absent | Lookup::Deleted { .. } => {
                 let text = format!("there is no Group/{id}.");

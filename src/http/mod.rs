@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header},
     middleware,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
@@ -18,12 +18,23 @@ use tower_http::{
 };
 
 use crate::{
-    error::ApiError, fhir::outcome::IssueType, live::Hub, session::BodyOptions, store::Store,
+    error::ApiError,
+    fhir::{ResourceType, outcome::IssueType},
+    live::Hub,
+    session::BodyOptions,
+    store::{Lookup, Store, StoreError, Write, WriteError, Written, detached},
 };
 
+mod bundle;
 mod compress;
+mod conditions;
+mod entries;
 mod export;
 mod health;
+mod metadata;
+mod read;
+mod request;
+mod write;
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
@@ -53,11 +64,25 @@ pub struct HttpOptions {
     pub drain_over: Duration,
     /// How long the store may be silent before `/readyz` says so.
     pub stale_after: Duration,
+    /// What stands before `Type/id` in a `Location`: `/fhir`, or with scheme and host.
+    pub base: Arc<str>,
     /// Renders `/metrics`.
     pub metrics: Option<PrometheusHandle>,
 }
 
 impl AppState {
+    /// [`Store::read`], which runs to its end even if the caller goes away.
+    async fn read(&self, ty: ResourceType, id: &str) -> Result<Lookup, StoreError> {
+        let (store, id) = (Arc::clone(&self.store), id.to_owned());
+        detached(async move { store.read(ty, &id).await }).await
+    }
+
+    /// [`Store::commit`], which runs to its end even if the caller goes away.
+    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, WriteError> {
+        let store = Arc::clone(&self.store);
+        detached(async move { store.commit(writes).await }).await
+    }
+
     fn body_options(&self) -> BodyOptions {
         BodyOptions {
             keep_alive: self.options.keep_alive,
@@ -72,6 +97,7 @@ impl AppState {
 pub fn router(state: AppState) -> Router {
     let options = Arc::clone(&state.options);
     Router::new()
+        .merge(resource_routes())
         .merge(export::routes())
         .merge(health::routes())
         .merge(page_routes())
@@ -82,6 +108,33 @@ pub fn router(state: AppState) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(cors(&options.cors_origins))
         .with_state(state)
+}
+
+/// Resources one by one, Bundles, and the CapabilityStatement.
+fn resource_routes() -> Router<AppState> {
+    Router::new()
+        .route("/fhir", post(bundle::post))
+        .route("/fhir/", post(bundle::post))
+        .route("/fhir/metadata", get(metadata::get))
+        .route(
+            "/fhir/{type}",
+            post(write::create)
+                .put(write::conditional)
+                .delete(write::conditional)
+                .patch(write::conditional),
+        )
+        .route("/fhir/{type}/{id}", get(read::read).put(write::update).delete(write::delete))
+        .route("/fhir/{type}/{id}/_history/{version}", get(read::vread))
+}
+
+/// Runs what takes long and never waits (a large body's parsing) where it holds up no other
+/// request.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    let broken = |e| Err(ApiError::new(status, IssueType::Exception, format!("{e}")));
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(broken)
 }
 
 fn cors(origins: &[HeaderValue]) -> CorsLayer {

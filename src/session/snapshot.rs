@@ -12,7 +12,7 @@ use crate::{
     history::{Cursor, History},
     plan::{Members, Scope},
     position::LogPosition,
-    store::{Snapshot, Store, StoreError},
+    store::{Snapshot, Store, StoreError, detached},
 };
 
 const WAIT: Duration = Duration::from_millis(500);
@@ -84,9 +84,6 @@ impl Session {
 
     /// Asks the store, again and again while it does not answer: an event stream as long as
     /// its client stays, a stream that has an end for a while.
-    ///
-    /// The call runs in a task of its own, since a driver's call must not be dropped half-way
-    /// when the client goes.
     pub(super) async fn ask<T, F>(
         &self,
         call: impl Fn(Arc<dyn Store>) -> F,
@@ -96,12 +93,10 @@ impl Session {
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         for tries in 1.. {
-            let answer = tokio::spawn(call(Arc::clone(&self.store))).await;
-            match answer {
-                Ok(Err(StoreError::Unavailable(_) | StoreError::SnapshotExpired))
+            match detached(call(Arc::clone(&self.store))).await {
+                Err(StoreError::Unavailable(_) | StoreError::SnapshotExpired)
                     if self.format == Format::Sse || tries < TRIES => {}
-                Ok(answer) => return answer,
-                Err(broken) => return Err(StoreError::Failed(broken.to_string())),
+                answer => return answer,
             }
             sleep(WAIT).await;
         }

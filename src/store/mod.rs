@@ -15,10 +15,12 @@ use crate::{
     position::{Epoch, LogPosition},
 };
 
+mod detached;
 pub mod embedded;
 pub mod mongo;
 mod open;
 
+pub use detached::detached;
 pub use open::{OpenError, open};
 
 /// What a store can fail with. Whoever reads decides by the variant, never by the text.
