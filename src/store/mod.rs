@@ -231,8 +231,8 @@ pub struct ChangeBatch {
     pub changes: Vec<Change>,
     /// All changes up to here have been delivered, with this batch. Never moves back.
     pub level: LogPosition,
-    /// The read reached the end of the log as it was then: nothing more at `level.time` is
-    /// outstanding.
+    /// The read reached the end of the log as it was then: every change at `level.time`, and
+    /// before it, is delivered, and no change will ever be added there.
     pub quiet: bool,
 }
 
