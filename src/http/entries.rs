@@ -96,7 +96,7 @@ pub(super) fn plan(entry: Entry) -> Result<Planned, ApiError> {
     }
     let place = place(&request.url).map_err(|error| below("request.url", error))?;
     let write = match (request.method.as_str(), place) {
-        ("GET" | "HEAD", Place::Instance(target)) => {
+        ("GET", Place::Instance(target)) => {
             return Ok(Planned::Read { target, if_none_match: request.if_none_match });
         }
         ("POST", Place::Type(ty)) => put(body(entry.resource, ty)?, new_id(), Expect::Absent),
@@ -128,7 +128,7 @@ fn place(url: &str) -> Result<Place, ApiError> {
 fn impossible(method: &str, url: &str) -> ApiError {
     let why = match method {
         "POST" => "POST goes to a Type, without an id".to_owned(),
-        "GET" | "HEAD" | "PUT" | "DELETE" => format!("{method} goes to Type/id, and not to {url}"),
+        "GET" | "PUT" | "DELETE" => format!("{method} goes to Type/id, and not to {url}"),
         _ => format!("'{method}' is not supported: send GET, POST, PUT or DELETE"),
     };
     let status = StatusCode::BAD_REQUEST;

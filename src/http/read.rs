@@ -1,7 +1,7 @@
 //! One resource by its id, as stored.
 
 use axum::{
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{
     AppState,
     conditions::{etag, has_current, http_date},
-    request::{Instance, TakesJson, text_of},
+    request::{Instance, TakesJson, VersionOf, text_of},
 };
 use crate::{
     error::{ApiError, FHIR_JSON},
@@ -49,8 +49,7 @@ pub(super) async fn read(
 /// `GET /fhir/{type}/{id}/_history/{version}`, for the current version: no other is kept.
 pub(super) async fn vread(
     State(app): State<AppState>,
-    Path((_, _, version)): Path<(String, String, String)>,
-    target: Instance,
+    VersionOf { target, version }: VersionOf,
     _: TakesJson,
 ) -> Result<Response, ApiError> {
     let current = find(&app, &target).await?;

@@ -31,10 +31,26 @@ impl FromRequestParts<AppState> for Instance {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
-        let segments = path_segments(parts).await?;
-        let segment = |at: usize| segments.get(at).map_or("", |(_, text)| text.as_str());
-        let (ty, id) = (resource_type(segment(0))?, resource_id(segment(1))?);
-        Ok(Self { ty, id })
+        instance(&path_segments(parts).await?)
+    }
+}
+
+/// The version that a path `/fhir/{type}/{id}/_history/{version}` names.
+#[derive(Debug)]
+pub struct VersionOf {
+    /// The resource.
+    pub target: Instance,
+    /// The version, as written.
+    pub version: String,
+}
+
+impl FromRequestParts<AppState> for VersionOf {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        let mut segments = path_segments(parts).await?;
+        let target = instance(&segments)?;
+        Ok(Self { target, version: segments.pop().map(|(_, text)| text).unwrap_or_default() })
     }
 }
 
@@ -49,6 +65,11 @@ impl FromRequestParts<AppState> for OfType {
         let segments = path_segments(parts).await?;
         resource_type(segments.first().map_or("", |(_, text)| text)).map(Self)
     }
+}
+
+fn instance(segments: &[(String, String)]) -> Result<Instance, ApiError> {
+    let segment = |at: usize| segments.get(at).map_or("", |(_, text)| text.as_str());
+    Ok(Instance { ty: resource_type(segment(0))?, id: resource_id(segment(1))? })
 }
 
 async fn path_segments(parts: &mut Parts) -> Result<Vec<(String, String)>, ApiError> {
