@@ -93,7 +93,7 @@ impl Filter<'_> {
         };
         let moved = match &change.kind {
             ChangeKind::Upsert { ty, id, json, .. } if is_group(*ty) && **id == **group => {
-                members_of(json) != *members
+                members_of(json).as_ref() != Some(members)
             }
             ChangeKind::Delete { ty, id, .. } => is_group(*ty) && **id == **group,
             ChangeKind::Replaced { ty } => is_group(*ty),
@@ -107,8 +107,8 @@ fn is_group(ty: ResourceType) -> bool {
     ty.name() == "Group"
 }
 
-/// The members that a stored group names. A text that is no group names none.
+/// The members that a stored group names; `None` where its members can't be read.
 #[must_use]
-pub fn members_of(group: &[u8]) -> Members {
-    Members::new(compartment::group_members(group).unwrap_or_default())
+pub fn members_of(group: &[u8]) -> Option<Members> {
+    compartment::group_members(group).ok().map(Members::new)
 }

@@ -74,10 +74,10 @@ impl Plan {
             Scope::Group(id) => format!("group {id}"),
         };
         let start = StableHash::default()
-            .add(scope.as_bytes())
-            .add(bound(self.window.after_ms).as_bytes())
-            .add(bound(self.window.before_ms).as_bytes());
-        self.types.iter().fold(start, |hash, ty| hash.add(ty.name().as_bytes())).finish()
+            .with(scope.as_bytes())
+            .with(bound(self.window.after_ms).as_bytes())
+            .with(bound(self.window.before_ms).as_bytes());
+        self.types.iter().fold(start, |hash, ty| hash.with(ty.name().as_bytes())).finish()
     }
 
     /// Where in the plan a type stands.
@@ -115,7 +115,7 @@ impl Members {
     /// From sorted ids of patients.
     #[must_use]
     pub fn new(sorted: Vec<Box<str>>) -> Self {
-        let hash = sorted.iter().fold(StableHash::default(), |hash, id| hash.add(id.as_bytes()));
+        let hash = sorted.iter().fold(StableHash::default(), |hash, id| hash.with(id.as_bytes()));
         Self { ids: sorted.into_iter().collect(), hash: hash.finish() }
     }
 

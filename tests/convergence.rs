@@ -98,7 +98,8 @@ async fn embedded_group() {
     support::writes::commit(store.as_ref(), vec![support::writes::put(&last)]).await;
     let members = members_of(
         support::writes::group("g", &(0..20).collect::<Vec<_>>()).to_string().as_bytes(),
-    );
+    )
+    .expect("a group");
     let types = [ty("Patient"), ty("Observation")];
     let plan = Plan::new(
         Scope::Group("g".into()),

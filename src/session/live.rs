@@ -19,7 +19,13 @@ impl Session {
         mut goal: Option<Goal>,
     ) -> Result<(), Ended> {
         if goal.is_none() && !self.caught_up {
-            goal = Some(self.goal().await?);
+            let end = self.goal().await?;
+            // A snapshot's handoff lies one past its T.
+            if follow.position().time > end.head.time.saturating_add(1) {
+                self.stage = Stage::Live { follow, goal };
+                return self.wait_for_the_log().await;
+            }
+            goal = Some(end);
         }
         while self.out.len() < CHUNK_BYTES {
             match follow.next().await {

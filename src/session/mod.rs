@@ -70,6 +70,8 @@ pub struct Session {
     caught_up: bool,
     /// Snapshots in a row that expired before one resource was read.
     expiries: u32,
+    /// How often the client's position was found ahead of the log.
+    ahead: u32,
 }
 
 enum Stage {
@@ -121,6 +123,7 @@ impl Session {
             told_at: Instant::now(),
             caught_up: false,
             expiries: 0,
+            ahead: 0,
         };
         if let Some(start) = start {
             session.start_at(start);

@@ -15,9 +15,11 @@ use crate::{
     store::{Snapshot, Store, StoreError, detached},
 };
 
-const WAIT: Duration = Duration::from_millis(500);
+const WAIT: Duration = Duration::from_millis(250);
+/// How often a position may lie ahead of the log before it is not believed.
+const MOST_AHEAD: u32 = 12;
 /// How often a stream that has an end asks a store that does not answer.
-const TRIES: u32 = 60;
+const TRIES: u32 = 120;
 
 impl Session {
     pub(super) async fn begin(&mut self) -> Result<(), Ended> {
@@ -36,11 +38,9 @@ impl Session {
         if self.members_differ(members) {
             return self.reset("the members of the group have changed");
         }
-        if log > snapshot.position() {
-            // A node that lags: what the client has seen is newer than this snapshot.
-            sleep(WAIT).await;
+        if log.time > snapshot.position().time {
             self.stage = Stage::Resume { log, cursor, members };
-            return Ok(());
+            return self.wait_for_the_log().await;
         }
         self.stage = Stage::Replay { follow: self.hub.follow(log), snapshot, cursor };
         Ok(())
@@ -61,6 +61,17 @@ impl Session {
 
     pub(super) fn scan_on(&mut self, snapshot: Arc<dyn Snapshot>, cursor: Option<Cursor>) {
         self.stage = Stage::Scan(History::new(Arc::clone(&self.plan), snapshot, cursor));
+    }
+
+    /// The client has seen what this log does not yet hold. A node that lags will; another
+    /// history of the same database never.
+    pub(super) async fn wait_for_the_log(&mut self) -> Result<(), Ended> {
+        self.ahead += 1;
+        if self.ahead > MOST_AHEAD {
+            return self.reset("the position lies in the future of the log");
+        }
+        sleep(WAIT).await;
+        Ok(())
     }
 
     fn members_differ(&self, then: Option<u32>) -> bool {
@@ -112,7 +123,9 @@ async fn snapshot_with_members(
     let (Some(id), Some(ty)) = (group, ResourceType::parse("Group")) else {
         return Ok((snapshot, None));
     };
-    let group = snapshot.read(ty, &id).await?;
-    let members = group.map(|json| members_of(&json));
-    Ok((snapshot, members))
+    let Some(group) = snapshot.read(ty, &id).await? else { return Ok((snapshot, None)) };
+    match members_of(&group) {
+        Some(members) => Ok((snapshot, Some(members))),
+        None => Err(StoreError::Failed(format!("the members of Group/{id} can't be read"))),
+    }
 }

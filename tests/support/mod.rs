@@ -8,6 +8,9 @@ pub mod replica;
 pub mod stream;
 pub mod writes;
 
+pub use app::App;
+pub use stream::client;
+
 use std::{any::Any, sync::Arc};
 
 use fhirtail::store::{
