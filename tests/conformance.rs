@@ -8,7 +8,6 @@
     unreachable_pub,
     clippy::expect_used,
     clippy::panic,
-    clippy::print_stdout,
     reason = "the modules of one test program; a test that meets the unexpected fails"
 )]
 

@@ -62,7 +62,7 @@ pub async fn run(
             made.store.close().await;
             made.backend.end().await;
         }
-        Err(why) => println!("not for this store: {why}"),
+        Err(why) => eprintln!("not for this store: {why}"),
     }
 }
 
