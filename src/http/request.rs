@@ -37,7 +37,7 @@ impl FromRequestParts<AppState> for Instance {
 
 /// The version that a path `/fhir/{type}/{id}/_history/{version}` names.
 #[derive(Debug)]
-pub struct VersionOf {
+pub(super) struct VersionOf {
     /// The resource.
     pub target: Instance,
     /// The version, as written.

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use super::{Store, StoreError, embedded};
+use super::{Store, StoreError, embedded, mongo};
 
 /// Opens the store that a text names: `mongodb://…` or `mongodb+srv://…` is MongoDB, anything
 /// else the directory of an embedded store.
@@ -13,6 +13,10 @@ pub async fn open(
     named: &str,
     options: embedded::EmbeddedOptions,
 ) -> Result<Arc<dyn Store>, OpenError> {
+    if named.starts_with("mongodb://") || named.starts_with("mongodb+srv://") {
+        let store = mongo::MongoStore::connect(named, mongo::MongoOptions::default()).await?;
+        return Ok(store);
+    }
     if named.contains("://") {
         return Err(OpenError::Unknown(named.split("://").next().unwrap_or_default().to_owned()));
     }
@@ -31,6 +35,9 @@ pub enum OpenError {
     /// The embedded store.
     #[error(transparent)]
     Embedded(#[from] embedded::OpenError),
+    /// MongoDB.
+    #[error(transparent)]
+    Mongo(#[from] mongo::ConnectError),
     /// Neither.
     #[error("a store is a directory, mongodb://… or mongodb+srv://…, not {0}://…")]
     Unknown(String),

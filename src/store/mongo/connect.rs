@@ -126,8 +126,7 @@ pub(super) async fn catalog(
 }
 
 async fn parse(uri: &str) -> Result<ClientOptions, ConnectError> {
-    let unreadable =
-        |error: Error| ConnectError::Uri(without_password(uri, &errors::text(&error)));
+    let unreadable = |error: Error| ConnectError::Uri(without_password(uri, &errors::text(&error)));
     let mut options = ClientOptions::parse(uri).await.map_err(unreadable)?;
     options.app_name.get_or_insert_with(|| "fhirtail".into());
     options.server_selection_timeout.get_or_insert(SERVER_SELECTION);
@@ -186,7 +185,7 @@ async fn epoch(db: &Database, sharded: bool) -> Result<Epoch, Error> {
         Some(id) => id,
         None => own_uuid(db).await?,
     };
-    Ok(Epoch(StableHash::default().add(&id).add(db.name().as_bytes()).finish()))
+    Ok(Epoch(StableHash::default().with(&id).with(db.name().as_bytes()).finish()))
 }
 
 async fn replica_set_id(db: &Database) -> Option<Vec<u8>> {

@@ -69,7 +69,10 @@ fn every_bson_type_has_its_text() {
         ("1.50".parse::<bson::Decimal128>().expect("decimal").into(), "1.50"),
         ("NaN".parse::<bson::Decimal128>().expect("decimal").into(), "null"),
         (bson::bson!([1, [], {}, [{"a": null}]]), r#"[1,[],{},[{"a":null}]]"#),
-        ("\"\\/\u{8}\u{c}\n\r\t\u{1f}\u{7f}ü\u{2028}😀\0".into(), "\"\\\"\\\\/\\b\\f\\n\\r\\t\\u001f\u{7f}ü\u{2028}😀\\u0000\""),
+        (
+            "\"\\/\u{8}\u{c}\n\r\t\u{1f}\u{7f}ü\u{2028}😀\0".into(),
+            "\"\\\"\\\\/\\b\\f\\n\\r\\t\\u001f\u{7f}ü\u{2028}😀\\u0000\"",
+        ),
     ];
     for (given, expected) in cases {
         assert_eq!(value(given.clone()), expected, "{given:?}");
@@ -126,13 +129,28 @@ fn broken_texts_and_broken_bytes() {
 #[test]
 fn type_and_id_stand_where_they_belong() {
     let cases = [
-        (doc! {"_id": "7", "resourceType": "Basic", "a": 1}, r#"{"resourceType":"Basic","id":"7","a":1}"#),
-        (doc! {"_id": "7", "a": 1, "resourceType": "Basic", "b": 2}, r#"{"a":1,"resourceType":"Basic","id":"7","b":2}"#),
+        (
+            doc! {"_id": "7", "resourceType": "Basic", "a": 1},
+            r#"{"resourceType":"Basic","id":"7","a":1}"#,
+        ),
+        (
+            doc! {"_id": "7", "a": 1, "resourceType": "Basic", "b": 2},
+            r#"{"a":1,"resourceType":"Basic","id":"7","b":2}"#,
+        ),
         (doc! {"_id": "7", "a": 1}, r#"{"resourceType":"Basic","id":"7","a":1}"#),
         (doc! {"_id": "7", "a": 1, "id": "7"}, r#"{"resourceType":"Basic","a":1,"id":"7"}"#),
-        (doc! {"_id": "7", "id": "other", "resourceType": "Basic"}, r#"{"id":"7","resourceType":"Basic"}"#),
-        (doc! {"a": {"_id": 1, "id": "x", "_lexical": 2}}, r#"{"resourceType":"Basic","a":{"_id":1,"id":"x","_lexical":2}}"#),
-        (doc! {"_id": ObjectId::from_bytes([0xab; 12])}, r#"{"resourceType":"Basic","id":"abababababababababababab"}"#),
+        (
+            doc! {"_id": "7", "id": "other", "resourceType": "Basic"},
+            r#"{"id":"7","resourceType":"Basic"}"#,
+        ),
+        (
+            doc! {"a": {"_id": 1, "id": "x", "_lexical": 2}},
+            r#"{"resourceType":"Basic","a":{"_id":1,"id":"x","_lexical":2}}"#,
+        ),
+        (
+            doc! {"_id": ObjectId::from_bytes([0xab; 12])},
+            r#"{"resourceType":"Basic","id":"abababababababababababab"}"#,
+        ),
         (doc! {}, r#"{"resourceType":"Basic"}"#),
     ];
     for (document, expected) in cases {
