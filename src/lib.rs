@@ -1,4 +1,5 @@
 //! fhirtail: `tail -f` for FHIR.
+pub mod client;
 pub mod error;
 pub mod fhir;
 pub mod position;

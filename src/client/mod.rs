@@ -1,0 +1,18 @@
+//! The commands that stand on the other side of the socket: [`follow`] reads a stream, [`load`]
+//! fills a store.
+
+mod backoff;
+pub mod follow;
+mod http;
+pub mod sse;
+
+/// Why a command ends, as one line for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Failure(pub String);
+
+impl Failure {
+    fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
