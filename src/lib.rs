@@ -2,5 +2,6 @@
 pub mod client;
 pub mod error;
 pub mod fhir;
+pub mod http;
 pub mod position;
 pub mod store;

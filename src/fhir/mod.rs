@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod compartment;
 pub mod instant;
+pub mod links;
 pub mod outcome;
 pub mod resource;
 mod types;

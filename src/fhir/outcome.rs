@@ -64,6 +64,12 @@ pub fn warning(code: IssueType, diagnostics: &str, expression: &[String]) -> Byt
     one("warning", code, diagnostics, expression)
 }
 
+/// The same for something that went well.
+#[must_use]
+pub fn information(diagnostics: &str) -> Bytes {
+    one("information", IssueType::Informational, diagnostics, &[])
+}
+
 fn one(severity: &'static str, code: IssueType, diagnostics: &str, expression: &[String]) -> Bytes {
     let issue = [Issue { severity, code, diagnostics, expression }];
     let outcome = Outcome { resource_type: "OperationOutcome", issue };

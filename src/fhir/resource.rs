@@ -159,6 +159,13 @@ pub fn is_id(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
 }
 
+/// A new id, unlike any other: 24 hex digits that begin with the time, so that what is created
+/// together lies together.
+#[must_use]
+pub fn new_id() -> String {
+    mongodb::bson::oid::ObjectId::new().to_hex()
+}
+
 /// Reads JSON strictly: UTF-8, at most [`MAX_DEPTH`] deep, no member twice in an object, only
 /// member names that FHIR elements can have.
 ///

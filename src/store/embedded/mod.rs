@@ -1,1 +1,206 @@
-//! The embedded store.
+//! The embedded store: one file, one writer, any number of readers.
+//!
+//! ```text
+//! commit ─▶ writer: group commit ─▶ file (redb) ─▶ snapshot: a read transaction ─▶ scan
+//!                                       └────────▶ changes: the log, from any place in it
+//! ```
+//!
+//! A position's `time` is a change's number in the log, from 1 without gaps.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::{
+    changes::{EmbeddedChanges, check_place, first_after, first_since, span},
+    file::{DataFile, blocking, fault},
+    retention::Retention,
+    snapshot::EmbeddedSnapshot,
+    writer::{Job, Writer, instant},
+};
+use super::{Changes, Lookup, Snapshot, Store, StoreError, Write, WriteError, Written};
+use crate::{
+    fhir::ResourceType,
+    position::{Epoch, LogPosition},
+};
+
+mod changes;
+mod file;
+mod retention;
+mod snapshot;
+mod tables;
+mod writer;
+
+pub use file::OpenError;
+
+/// Tells the time. What it says becomes `meta.lastUpdated`; nothing else rests on it.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// How many commits wait for the writer before senders do.
+const JOBS_WAITING: usize = 1_024;
+
+/// How an embedded store is run.
+#[derive(Clone)]
+pub struct EmbeddedOptions {
+    /// How long a snapshot may be read; while it is, the file grows with every change.
+    pub snapshot_life: Duration,
+    /// The log is trimmed beyond this many bytes…
+    pub log_bytes: u64,
+    /// …and beyond this age.
+    pub log_age: Duration,
+    /// The clock.
+    pub clock: Clock,
+    /// Memory for pages of the file.
+    pub cache_bytes: usize,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self {
+            snapshot_life: Duration::from_secs(300),
+            log_bytes: 1 << 30,
+            log_age: Duration::from_secs(7 * 24 * 3_600),
+            clock: Arc::new(Timestamp::now),
+            cache_bytes: 64 << 20,
+        }
+    }
+}
+
+/// A FHIR store in a directory of its own.
+pub struct EmbeddedStore {
+    file: Arc<DataFile>,
+    directory: PathBuf,
+    epoch: Epoch,
+    clock: Clock,
+    snapshot_life: Duration,
+    /// `None` once the store is closed.
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    committed: watch::Receiver<()>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in a directory, or makes it there. Blocks: after a crash redb checks the
+    /// whole file.
+    ///
+    /// # Errors
+    /// One line each, see [`OpenError`].
+    pub fn open(path: &Path, options: EmbeddedOptions) -> Result<Arc<Self>, OpenError> {
+        let (file, epoch) = DataFile::open(path, options.cache_bytes)?;
+        let file = Arc::new(file);
+        let (jobs, receiver) = mpsc::channel(JOBS_WAITING);
+        let (sender, committed) = watch::channel(());
+        let writer = Writer {
+            file: file.clone(),
+            jobs: receiver,
+            clock: options.clock.clone(),
+            retention: Retention { bytes: options.log_bytes, age: options.log_age },
+            committed: sender,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(|| writer.run())
+            .map_err(|e| OpenError::Io(path.into(), e.to_string()))?;
+        Ok(Arc::new(Self {
+            file,
+            directory: path.into(),
+            epoch,
+            clock: options.clock,
+            snapshot_life: options.snapshot_life,
+            jobs: Mutex::new(Some(jobs)),
+            committed,
+            writer: Mutex::new(Some(thread)),
+        }))
+    }
+
+    async fn read_file<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(redb::ReadTransaction) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let file = self.file.clone();
+        blocking(move || work(file.begin_read()?)).await
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn describe(&self) -> String {
+        format!("embedded store in {}", self.directory.display())
+    }
+
+    async fn head(&self) -> Result<LogPosition, StoreError> {
+        let (_, last) = self.read_file(|txn| span(&txn).map_err(fault)).await?;
+        Ok(LogPosition::before(last))
+    }
+
+    async fn recent(&self, back: Duration) -> Result<LogPosition, StoreError> {
+        let back = i64::try_from(back.as_millis()).unwrap_or(i64::MAX);
+        let since_ms = (self.clock)().as_millisecond().saturating_sub(back);
+        let first = self.read_file(move |txn| first_since(&txn, since_ms).map_err(fault)).await?;
+        Ok(LogPosition::before(first))
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
+        let read = |txn| Ok((span(&txn).map_err(fault)?, txn));
+        let ((_, last), txn) = self.read_file(read).await?;
+        let now = instant((self.clock)().as_millisecond());
+        Ok(Arc::new(EmbeddedSnapshot::new(txn, last, now, self.snapshot_life)))
+    }
+
+    async fn changes(&self, after: LogPosition) -> Result<Box<dyn Changes>, StoreError> {
+        let next = first_after(after);
+        self.read_file(move |txn| check_place(next, span(&txn).map_err(fault)?)).await?;
+        Ok(Box::new(EmbeddedChanges::new(self.file.clone(), self.committed.clone(), next)))
+    }
+
+    async fn read(&self, ty: ResourceType, id: &str) -> Result<Lookup, StoreError> {
+        let id = id.to_owned();
+        self.read_file(move |txn| tables::lookup(&txn, ty.name(), &id).map_err(fault)).await
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, WriteError> {
+        let closed = || StoreError::Unavailable("the store is closed".into());
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (answer, answered) = oneshot::channel();
+        let job = Job { writes, answer };
+        jobs.ok_or_else(closed)?.send(job).await.map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+
+    fn before_images(&self, _: ResourceType) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn close(&self) {
+        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let file = self.file.clone();
+        let ended = blocking(move || {
+            // The writer catches what its work throws.
+            let _ = writer.map(JoinHandle::join);
+            file.close();
+            Ok(())
+        });
+        if let Err(error) = ended.await {
+            tracing::warn!(%error, "the embedded store did not close cleanly");
+        }
+    }
+}
+
+impl fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedStore").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,241 @@
+//! The file: how it is opened, and opened again after a failure of the disk.
+//!
+//! redb refuses all further work after an I/O error until the file is opened anew. So the store
+//! holds the database here, where a failed write gives it back and the next use opens it again.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+};
+
+use redb::{
+    Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction,
+};
+
+use super::tables::{self, FORMAT, Fault};
+use crate::{position::Epoch, store::StoreError};
+
+/// The name of the file within the store's directory.
+const FILE_NAME: &str = "fhirtail.redb";
+
+/// Why an embedded store can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process (or another handle in this one) has it open.
+    #[error("the store in {0} is in use by another process")]
+    Locked(PathBuf),
+    /// The file is no store, or its content does not hold together.
+    #[error("the store's file {0} is damaged: {1}")]
+    Damaged(PathBuf, String),
+    /// There is something at the path, and it is not a directory.
+    #[error("{0} is not a directory")]
+    NotADirectory(PathBuf),
+    /// The directory or the file may not be read and written.
+    #[error("no permission to read and write {0}")]
+    NoPermission(PathBuf),
+    /// A newer fhirtail made the file.
+    #[error(
+        "the store's file {path} has format {found}; this fhirtail knows formats up to {FORMAT}: use a newer one"
+    )]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// Anything else that the operating system says.
+    #[error("the store in {0} can't be opened: {1}")]
+    Io(PathBuf, String),
+}
+
+/// The open database, or what has become of it.
+#[derive(Debug)]
+enum State {
+    Open(Database),
+    /// The disk failed; the next use tries to open the file again.
+    Failed,
+    Closed,
+}
+
+/// The store's file. All calls block.
+#[derive(Debug)]
+pub(super) struct DataFile {
+    path: PathBuf,
+    cache_bytes: usize,
+    state: RwLock<State>,
+}
+
+impl DataFile {
+    /// Opens the file in a directory; makes both where they are missing.
+    pub(super) fn open(directory: &Path, cache_bytes: usize) -> Result<(Self, Epoch), OpenError> {
+        make_directory(directory).map_err(|e| no_directory(directory, &e))?;
+        let path = directory.join(FILE_NAME);
+        let opened = unwinding(|| -> Result<_, Fault> {
+            let db = open_database(&path, cache_bytes)?;
+            let (format, epoch) = tables::prepare(&db, random())?;
+            Ok((db, format, epoch))
+        });
+        let (db, found, epoch) = match opened {
+            Ok(opened) => opened.map_err(|fault| refusal(&path, fault))?,
+            Err(panic) => return Err(OpenError::Damaged(path, panic)),
+        };
+        if found > FORMAT {
+            return Err(OpenError::NewerFormat { path, found });
+        }
+        // The file's name is durable once its directory is.
+        let synced = std::fs::File::open(directory).and_then(|dir| dir.sync_all());
+        synced.map_err(|e| OpenError::Io(directory.into(), e.to_string()))?;
+        Ok((Self { path, cache_bytes, state: RwLock::new(State::Open(db)) }, Epoch(epoch)))
+    }
+
+    /// Reads as of now.
+    pub(super) fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
+        self.with(|db| db.begin_read().map_err(fault))
+    }
+
+    /// The one write transaction.
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
+        self.with(|db| db.begin_write().map_err(fault))
+    }
+
+    /// Gives the database back after a failure, and tries to open it again. Transactions of
+    /// before end with it.
+    pub(super) fn reopen(&self) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*state, State::Closed) {
+            *state = State::Failed;
+            if let Err(error) = self.recover(&mut state) {
+                tracing::error!(%error, "the embedded store stays closed until its disk answers");
+            }
+        }
+    }
+
+    /// Flushes and unlocks the file, whoever still holds a transaction.
+    pub(super) fn close(&self) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if let State::Open(db) = std::mem::replace(&mut *state, State::Closed)
+            && let Err(error) = db.close()
+        {
+            tracing::warn!(%error, "the embedded store did not close cleanly");
+        }
+    }
+
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut state = self.read_state();
+        if matches!(*state, State::Failed) {
+            drop(state);
+            self.recover(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))?;
+            state = self.read_state();
+        }
+        match &*state {
+            State::Open(db) => work(db),
+            State::Failed => Err(StoreError::Unavailable("its disk fails".into())),
+            State::Closed => Err(StoreError::Unavailable("the store is closed".into())),
+        }
+    }
+
+    fn recover(&self, state: &mut State) -> Result<(), StoreError> {
+        if matches!(state, State::Failed) {
+            let opened = unwinding(|| open_database(&self.path, self.cache_bytes));
+            let opened = opened.map_err(damaged)?;
+            *state = State::Open(opened.map_err(fault)?);
+        }
+        Ok(())
+    }
+
+    fn read_state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn open_database(path: &Path, cache_bytes: usize) -> Result<Database, DatabaseError> {
+    Database::builder().set_cache_size(cache_bytes).create(path)
+}
+
+/// Health data: a new directory is its owner's alone.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(path)
+}
+
+/// 32 bits from the operating system, by way of the hash maps' seed.
+fn random() -> u32 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let hash = RandomState::new().build_hasher().finish();
+    (hash ^ hash >> 32) as u32
+}
+
+fn no_directory(path: &Path, error: &io::Error) -> OpenError {
+    let path = path.to_owned();
+    match error.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            OpenError::NotADirectory(path)
+        }
+        io::ErrorKind::PermissionDenied => OpenError::NoPermission(path),
+        _ => OpenError::Io(path, error.to_string()),
+    }
+}
+
+fn refusal(path: &Path, fault: Fault) -> OpenError {
+    let path = path.to_owned();
+    match fault {
+        Fault::DatabaseAlreadyOpen | Fault::LockProtocolMismatch => OpenError::Locked(path),
+        Fault::Io(e) => match e.kind() {
+            io::ErrorKind::PermissionDenied => OpenError::NoPermission(path),
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                OpenError::Damaged(path, e.to_string())
+            }
+            _ => OpenError::Io(path, e.to_string()),
+        },
+        other => OpenError::Damaged(path, other.to_string()),
+    }
+}
+
+/// What a failure of redb means to the store's callers.
+pub(super) fn fault(fault: impl Into<Fault>) -> StoreError {
+    match fault.into() {
+        Fault::DatabaseClosed => StoreError::Unavailable("the store is closed".into()),
+        Fault::PreviousIo => StoreError::Unavailable("its disk has failed".into()),
+        Fault::Io(error) => StoreError::Unavailable(format!("its disk fails: {error}")),
+        Fault::ValueTooLarge(bytes) => {
+            StoreError::Failed(StorageError::ValueTooLarge(bytes).to_string())
+        }
+        other => damaged(other.to_string()),
+    }
+}
+
+fn damaged(what: String) -> StoreError {
+    StoreError::Failed(format!("the embedded store's file is damaged: {what}"))
+}
+
+/// Runs work on the file. redb panics where a page does not hold what it should: that ends here,
+/// as the text of the panic.
+pub(super) fn unwinding<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => panic.downcast_ref::<&str>().map_or_else(String::new, |s| (*s).to_owned()),
+    })
+}
+
+/// Runs blocking work on the file away from the async threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(move || unwinding(work)).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(panic)) => Err(damaged(panic)),
+        Err(_) => Err(StoreError::Unavailable("the process ends".into())),
+    }
+}
+
+/// What a panic in the middle of work on the file means.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    unwinding(work).unwrap_or_else(|panic| Err(damaged(panic)))
+}

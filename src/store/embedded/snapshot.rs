@@ -1,0 +1,248 @@
+//! Reads as of one instant: a read transaction of the file, held for a bounded time.
+//!
+//! While it is held, the file can reuse no page that it still shows; so it expires, whoever
+//! still reads, and the reader goes on from a new one.
+
+use std::{
+    ops::{Bound, Range},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use redb::ReadTransaction;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    file::{blocking, fault},
+    tables::{self, Fault, after_type},
+};
+use crate::{
+    fhir::ResourceType,
+    position::LogPosition,
+    store::{DocId, Lookup, Scan, ScanBatch, ScanKey, Scanned, Snapshot, StoreError, Window},
+};
+
+/// Bounds of one batch: bytes of JSON, resources, and rows looked at.
+const BATCH_BYTES: usize = 512 << 10;
+const BATCH_RESOURCES: usize = 1_000;
+const BATCH_ROWS: usize = 20_000;
+
+/// A snapshot of the embedded store.
+pub(super) struct EmbeddedSnapshot {
+    held: Held,
+    position: LogPosition,
+    instant: Timestamp,
+    _reaper: AbortOnDropHandle<()>,
+}
+
+impl EmbeddedSnapshot {
+    /// Takes over a transaction that has been begun and whose last change has number `last`.
+    pub(super) fn new(txn: ReadTransaction, last: u64, now: Timestamp, life: Duration) -> Self {
+        let held = Held(Arc::new(Mutex::new(Some(Arc::new(txn)))));
+        let reaped = Arc::downgrade(&held.0);
+        let reaper = tokio::spawn(async move {
+            tokio::time::sleep(life).await;
+            release(&reaped);
+        });
+        Self {
+            held,
+            position: LogPosition::past(last),
+            instant: now,
+            _reaper: AbortOnDropHandle::new(reaper),
+        }
+    }
+}
+
+#[async_trait]
+impl Snapshot for EmbeddedSnapshot {
+    fn position(&self) -> LogPosition {
+        self.position
+    }
+
+    fn instant(&self) -> Timestamp {
+        self.instant
+    }
+
+    async fn read(&self, ty: ResourceType, id: &str) -> Result<Option<Bytes>, StoreError> {
+        let id = id.to_owned();
+        match self.held.read(move |txn| tables::lookup(txn, ty.name(), &id)).await? {
+            Lookup::Found { json, .. } => Ok(Some(json)),
+            Lookup::Deleted { .. } | Lookup::Absent => Ok(None),
+        }
+    }
+
+    fn scan(&self, scan: Scan) -> mpsc::Receiver<Result<ScanBatch, StoreError>> {
+        let (batches, receiver) = mpsc::channel(1);
+        tokio::spawn(run_scan(self.held.clone(), scan, batches));
+        receiver
+    }
+}
+
+/// The transaction, until it expires.
+#[derive(Clone)]
+struct Held(Arc<Mutex<Option<Arc<ReadTransaction>>>>);
+
+impl Held {
+    /// Reads, away from the async threads. The transaction outlives its expiry by no more than
+    /// the one read under way.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&ReadTransaction) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let txn = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let txn = txn.ok_or(StoreError::SnapshotExpired)?;
+        blocking(move || work(&txn).map_err(expired_or_fault)).await
+    }
+}
+
+fn release(held: &Weak<Mutex<Option<Arc<ReadTransaction>>>>) {
+    if let Some(held) = held.upgrade() {
+        held.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// A transaction ends with its database: when the store closes, or opens its file anew.
+fn expired_or_fault(error: Fault) -> StoreError {
+    match error {
+        Fault::DatabaseClosed | Fault::PreviousIo => StoreError::SnapshotExpired,
+        other => fault(other),
+    }
+}
+
+async fn run_scan(
+    held: Held,
+    mut scan: Scan,
+    batches: mpsc::Sender<Result<ScanBatch, StoreError>>,
+) {
+    let in_time = match scan.after {
+        Some(ScanKey::Updated(..)) => true,
+        Some(ScanKey::Id(_)) => false,
+        None => !scan.window.is_open(),
+    };
+    // A place in the channel first, then the read: one batch ahead of the reader, no more.
+    while let Ok(place) = batches.reserve().await {
+        let part = scan.clone();
+        let read = move |txn: &ReadTransaction| {
+            if in_time { by_time(txn, &part) } else { by_id(txn, &part) }
+        };
+        match held.read(read).await {
+            Ok((batch, next)) => {
+                if !batch.resources.is_empty() {
+                    place.send(Ok(batch));
+                }
+                scan.after = next;
+            }
+            Err(error) => return place.send(Err(error)),
+        }
+        if scan.after.is_none() {
+            return;
+        }
+    }
+}
+
+/// Resources in the making of a batch.
+#[derive(Default)]
+struct Page {
+    text: Vec<u8>,
+    rows: Vec<(ScanKey, Range<usize>)>,
+    looked_at: usize,
+}
+
+impl Page {
+    fn push(&mut self, key: ScanKey, json: &[u8]) {
+        let start = self.text.len();
+        self.text.extend_from_slice(json);
+        self.rows.push((key, start..self.text.len()));
+    }
+
+    fn is_full(&self) -> bool {
+        self.text.len() >= BATCH_BYTES
+            || self.rows.len() >= BATCH_RESOURCES
+            || self.looked_at >= BATCH_ROWS
+    }
+
+    fn into_batch(self) -> ScanBatch {
+        let text = Bytes::from(self.text);
+        let scanned = |(key, part)| Scanned { key, json: text.slice(part) };
+        ScanBatch { resources: self.rows.into_iter().map(scanned).collect() }
+    }
+}
+
+/// A batch, and the key to go on after; `None`: the type has ended.
+type Part = (ScanBatch, Option<ScanKey>);
+
+fn by_id(txn: &ReadTransaction, scan: &Scan) -> Result<Part, Fault> {
+    let (ty, end) = (scan.ty.name(), after_type(scan.ty.name()));
+    let after = match &scan.after {
+        Some(ScanKey::Id(DocId::Text(id))) => Bound::Excluded((ty, &**id)),
+        None => Bound::Included((ty, "")),
+        // All keys here are texts, which stand before ObjectIds.
+        Some(_) => return Ok((ScanBatch::default(), None)),
+    };
+    let mut page = Page::default();
+    let before = Bound::Excluded((&*end, ""));
+    for entry in txn.open_table(tables::RESOURCES)?.range::<(&str, &str)>((after, before))? {
+        let (key, row) = entry?;
+        let (_, updated_ms, json) = row.value();
+        let key = ScanKey::Id(DocId::Text(key.value().1.into()));
+        page.looked_at += 1;
+        if scan.window.contains(Some(updated_ms)) {
+            page.push(key.clone(), json);
+        }
+        if page.is_full() {
+            return Ok((page.into_batch(), Some(key)));
+        }
+    }
+    Ok((page.into_batch(), None))
+}
+
+fn by_time(txn: &ReadTransaction, scan: &Scan) -> Result<Part, Fault> {
+    let (ty, end) = (scan.ty.name(), after_type(scan.ty.name()));
+    let updated = txn.open_table(tables::UPDATED)?;
+    let resources = txn.open_table(tables::RESOURCES)?;
+    let mut page = Page::default();
+    let before = match scan.window.before_ms {
+        Some(ms) => Bound::Excluded((ty, ms, "")),
+        None => Bound::Excluded((&*end, i64::MIN, "")),
+    };
+    let Some(after) = time_bound(ty, scan.after.as_ref(), scan.window) else {
+        return Ok((ScanBatch::default(), None));
+    };
+    for entry in updated.range::<(&str, i64, &str)>((after, before))? {
+        let (key, _) = entry?;
+        let (_, ms, id) = key.value();
+        let row = resources.get((ty, id))?;
+        let row = row.ok_or_else(|| Fault::Corrupted(format!("{ty}/{id} has no row")))?;
+        let key = ScanKey::Updated(ms, DocId::Text(id.into()));
+        page.push(key.clone(), row.value().2);
+        if page.is_full() {
+            return Ok((page.into_batch(), Some(key)));
+        }
+    }
+    Ok((page.into_batch(), None))
+}
+
+/// Where a scan by time begins: after the key, and within the window. `None`: past all.
+fn time_bound<'k>(
+    ty: &'k str,
+    after: Option<&'k ScanKey>,
+    window: Window,
+) -> Option<Bound<(&'k str, i64, &'k str)>> {
+    let opens = match window.after_ms {
+        Some(ms) => ms.checked_add(1)?,
+        None => i64::MIN,
+    };
+    Some(match after {
+        Some(ScanKey::Updated(ms, DocId::Text(id))) if *ms >= opens => {
+            Bound::Excluded((ty, *ms, id))
+        }
+        Some(ScanKey::Updated(ms, DocId::Oid(_))) if *ms >= opens => {
+            Bound::Included((ty, ms.checked_add(1)?, ""))
+        }
+        _ => Bound::Included((ty, opens, "")),
+    })
+}
