@@ -4,7 +4,10 @@
 mod backoff;
 pub mod follow;
 mod http;
+pub mod load;
 pub mod sse;
+
+use std::io::{self, Write};
 
 /// Why a command ends, as one line for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,4 +18,9 @@ impl Failure {
     fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
+}
+
+/// A line for people, on stderr. That it is closed is no reason to stop.
+fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "fhirtail: {text}");
 }

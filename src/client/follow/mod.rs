@@ -11,20 +11,13 @@ mod state;
 mod stream;
 mod writer;
 
-use std::{
-    fs::File,
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs::File, io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 use reqwest::Url;
 use tokio_util::sync::CancellationToken;
 
-use super::Failure;
+use super::{Failure, note};
 use state::{Binding, StateFile};
 use stream::{End, Follower};
 use writer::{Keeper, Writer};
@@ -151,9 +144,4 @@ async fn stop_on_signal(stop: CancellationToken) {
     }
     let _ = tokio::signal::ctrl_c().await;
     stop.cancel();
-}
-
-/// A line for people. A closed stderr is no reason to stop.
-fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "fhirtail: {text}");
 }

@@ -7,14 +7,11 @@ use reqwest::{
     header::{ACCEPT, CONTENT_TYPE, HeaderValue},
 };
 
-use super::{
-    note,
-    writer::{Batches, Entry},
-};
+use super::writer::{Batches, Entry};
 use crate::client::{
     Failure,
     backoff::Backoff,
-    http,
+    http, note,
     sse::{Event, Item, Parser},
 };
 
