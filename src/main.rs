@@ -1,10 +1,19 @@
 //! The binary: arguments, telemetry, run.
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use fhirtail::{config::ServeArgs, server::Server, store, telemetry};
+use fhirtail::{
+    client::{
+        follow::{self, FollowArgs},
+        load::{self, LoadArgs, Sink, Target},
+    },
+    config::ServeArgs,
+    server::Server,
+    store::{self, embedded::EmbeddedOptions},
+    telemetry,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// tail -f for FHIR: every matching resource, then every change to come, as one stream
@@ -21,6 +30,10 @@ struct Cli {
 enum Command {
     /// Serve a store (the default)
     Serve(ServeArgs),
+    /// Load resources and Bundles from files and folders
+    Load(LoadArgs),
+    /// Follow a stream, as NDJSON on stdout
+    Follow(FollowArgs),
 }
 
 #[tokio::main]
@@ -28,14 +41,14 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve(args).await,
+        Command::Load(args) => load(args).await,
+        Command::Follow(args) => follow::run(args).await.map_err(Into::into),
     };
-    match done {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("fhirtail: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    done.unwrap_or_else(|error| {
+        // Nobody may read it; the status says it too.
+        let _ = writeln!(std::io::stderr(), "fhirtail: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -46,6 +59,19 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     server.announce();
     server.run(asked_to_stop()?).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn load(args: LoadArgs) -> anyhow::Result<ExitCode> {
+    let base = match args.to.clone() {
+        Target::Server(base) => base,
+        Target::Store(named) => {
+            let store = store::open(&named, EmbeddedOptions::default()).await?;
+            let loaded = load::run(args, Sink::Store(store.clone())).await;
+            store.close().await;
+            return Ok(loaded?);
+        }
+    };
+    Ok(load::run(args, Sink::server(base)?).await?)
 }
 
 /// Until SIGTERM or Ctrl-C.
