@@ -84,7 +84,7 @@ fn is_updated_index(index: &Document) -> bool {
     };
     let unrestricted = !RESTRICTIONS.iter().any(|name| index.contains_key(name));
     unrestricted
-        && index.get_document("key").is_ok_and(|key| {
-            key.keys().eq(updated_index().keys()) && key.values().all(ascends)
-        })
+        && index
+            .get_document("key")
+            .is_ok_and(|key| key.keys().eq(updated_index().keys()) && key.values().all(ascends))
 }

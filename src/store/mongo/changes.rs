@@ -214,7 +214,6 @@ fn unknown_event() -> StoreError {
     StoreError::Failed("MongoDB's change stream sent what is no event".into())
 }
 
-
 /// Opens the change stream from the first event at `time` on. The one pipeline for all readers:
 /// a position counts events, so no stage may change their number.
 async fn open_cursor(shared: &Shared, time: u64) -> Result<RawBatchCursor, StoreError> {

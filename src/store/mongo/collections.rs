@@ -12,7 +12,10 @@ use super::{Shared, catalog::updated_index, connect::durable, errors, layout::DE
 use crate::store::{Action, StoreError, Write};
 
 /// Makes the collections that writes need and that are missing.
-pub(super) async fn ensure(shared: &Shared, writes: &[Write]) -> std::result::Result<(), StoreError> {
+pub(super) async fn ensure(
+    shared: &Shared,
+    writes: &[Write],
+) -> std::result::Result<(), StoreError> {
     let catalog = shared.catalog();
     let puts = writes.iter().filter(|write| matches!(write.action, Action::Put(_)));
     let missing: BTreeSet<_> =

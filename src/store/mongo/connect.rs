@@ -126,8 +126,7 @@ pub(super) async fn catalog(
 }
 
 async fn parse(uri: &str) -> Result<ClientOptions, ConnectError> {
-    let unreadable =
-        |error: Error| ConnectError::Uri(without_password(uri, &errors::text(&error)));
+    let unreadable = |error: Error| ConnectError::Uri(without_password(uri, &errors::text(&error)));
     let mut options = ClientOptions::parse(uri).await.map_err(unreadable)?;
     options.app_name.get_or_insert_with(|| "fhirtail".into());
     options.server_selection_timeout.get_or_insert(SERVER_SELECTION);

@@ -49,7 +49,8 @@ fn no_time() -> StoreError {
 pub(super) async fn recent(shared: &Shared, back: Duration) -> Result<LogPosition, StoreError> {
     let head = head(shared).await?;
     let back = u32::try_from(back.as_secs()).unwrap_or(u32::MAX);
-    let wanted = LogPosition::before(u64::from(time::seconds(head.time).saturating_sub(back)) << 32);
+    let wanted =
+        LogPosition::before(u64::from(time::seconds(head.time).saturating_sub(back)) << 32);
     match oldest(shared).await {
         Ok(Some(oldest)) => Ok(wanted.max(LogPosition::before(oldest)).min(head)),
         // The oplog may not be read, or can't be through mongos: try.

@@ -258,9 +258,7 @@ impl Shared {
 
 /// Runs driver calls in a task of their own: a caller that goes away does not drop them
 /// half-way, which the driver does not survive.
-async fn apart<T, E>(
-    call: impl Future<Output = Result<T, E>> + Send + 'static,
-) -> Result<T, E>
+async fn apart<T, E>(call: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, E>
 where
     T: Send + 'static,
     E: From<StoreError> + Send + 'static,

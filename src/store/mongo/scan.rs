@@ -155,8 +155,7 @@ impl Order {
         session: &mut ClientSession,
     ) -> mongodb::error::Result<SessionRawBatchCursor> {
         if self == Self::UpdatedSorted {
-            let options =
-                RunCursorCommandOptions::builder().batch_size(shared.batch_size).build();
+            let options = RunCursorCommandOptions::builder().batch_size(shared.batch_size).build();
             let command = sorted(scan, &shared.layout.collection_of(scan.ty), shared.batch_size);
             let run = shared.db.run_cursor_command(command).with_options(options);
             return run.session(session).batch().await;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use mongodb::bson::{RawDocumentBuf, doc};
+use mongodb::bson::doc;
 use tokio::sync::mpsc;
 
-use super::{Shared, apart, catalog::Catalog, decode, errors, layout::OWN, scan, time};
+use super::{Shared, apart, catalog::Catalog, decode, errors, log, scan, time};
 use crate::{
     fhir::ResourceType,
     position::LogPosition,
@@ -27,15 +27,9 @@ pub(super) struct MongoSnapshot {
 }
 
 impl MongoSnapshot {
-    /// Lets the server choose T, as late as is committed.
+    /// T is the end of what is committed by majority.
     pub(super) async fn take(shared: Arc<Shared>) -> Result<Self, StoreError> {
-        let session = shared.client.start_session().snapshot(true).await;
-        let mut session = session.map_err(|error| errors::plain(&error))?;
-        let own = shared.db.collection::<RawDocumentBuf>(OWN);
-        let found = own.find_one(doc! {}).projection(doc! {"_id": 1}).session(&mut session).await;
-        found.map_err(|error| errors::in_snapshot(&error))?;
-        let chosen = session.snapshot_time().map(time::from_bson);
-        let time = chosen.ok_or_else(|| StoreError::Failed("MongoDB names no snapshot".into()))?;
+        let time = log::head(&shared).await?.time;
         // Listed after T was chosen: a collection that is missing here was created after T, or
         // dropped, which the log tells.
         let catalog = shared.refresh_catalog().await?;

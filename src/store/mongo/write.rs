@@ -77,10 +77,7 @@ fn pause(attempt: u32) -> Duration {
     Duration::from_millis(u64::from(attempt.min(12) * 4 + jitter))
 }
 
-async fn try_commit(
-    shared: &Shared,
-    writes: &[Write],
-) -> std::result::Result<Vec<Written>, Abort> {
+async fn try_commit(shared: &Shared, writes: &[Write]) -> std::result::Result<Vec<Written>, Abort> {
     let mut session = shared.client.start_session().await?;
     session
         .start_transaction()
