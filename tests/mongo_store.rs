@@ -7,6 +7,8 @@ mod support;
 mod commit;
 #[path = "mongo_store/connect.rs"]
 mod connect;
+#[path = "mongo_store/handoff.rs"]
+mod handoff;
 #[path = "mongo_store/log.rs"]
 mod log;
 #[path = "mongo_store/snapshot.rs"]
