@@ -239,6 +239,27 @@ async fn an_expired_snapshot_gives_its_pages_back() {
 }
 
 #[tokio::test]
+async fn a_waiting_reader_hears_of_a_commit_at_once() {
+    let (_directory, store) = fresh(EmbeddedOptions::default());
+    let mut reader = Reader::after(&store, start(&store).await).await.expect("a reader");
+    let began = Instant::now();
+    for n in 0..40 {
+        let next = tokio::spawn({
+            let mut waiting = reader;
+            async move {
+                while waiting.next().await.expect("a batch").changes.is_empty() {}
+                waiting
+            }
+        });
+        commit(&store, patient("a", n)).await;
+        reader = next.await.expect("a reader");
+    }
+    // A reader that only asked from time to time would need twice as long.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_closed_store_says_so() {
     let (directory, store) = fresh(EmbeddedOptions::default());
     commit(&store, patient("a", 1)).await;
