@@ -86,7 +86,7 @@ pub async fn types_do_not_bleed_into_each_other(under_test: &StoreUnderTest) {
 
 pub async fn a_scan_goes_on_after_any_key(under_test: &StoreUnderTest) {
     let store = &under_test.store;
-    let mut written = vec![commit(store, patient("30", 0)).await];
+    let mut written = vec![commit(store, patient("30", 98)).await];
     for round in 0..6 {
         // Some share a commit, and so most likely their time.
         let ids = [5, 3, 1].map(|n| format!("{n}{round}"));
