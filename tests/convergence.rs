@@ -15,8 +15,8 @@ use jiff::{Timestamp, ToSpan};
 use support::{
     app::App,
     chaos::{self, Dice, TYPES},
-    converge::{self, LAST},
-    replica::{Copy, contents},
+    converge, foreign,
+    replica::contents,
     stream::EventStream,
     writes::ty,
 };
@@ -140,8 +140,45 @@ fn grouped(url: String, every: usize) -> JoinHandle<support::replica::Replica> {
     })
 }
 
-#[test]
-fn the_last_write_is_nobody_elses() {
-    assert!(chaos::PATIENTS < 999_999 && LAST.ends_with("p999999"));
-    let _: Copy = Copy::new();
+/// Writers of all kinds on MongoDB: this server's own transactions, and programs that know
+/// nothing of it.
+async fn mongo_writers(bench: &support::Bench, each: usize) -> Vec<JoinHandle<()>> {
+    let uri = &bench.name;
+    let client = mongodb::Client::with_uri_str(uri).await.expect("a client");
+    let database = client.default_database().expect("a database");
+    let foreign = |seed| tokio::spawn(foreign::write(database.clone(), seed, each));
+    let mut all: Vec<_> = (0..2).map(foreign).collect();
+    all.extend((0..2).map(|n| tokio::spawn(chaos::write(bench.store.clone(), n, each))));
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb() {
+    let Some(bench) = support::mongo().await else { return };
+    chaos::write(bench.store.clone(), 99, 300).await;
+    let writers = mongo_writers(&bench, 300).await;
+    everything_converges(bench.store, &[], writers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_behind_the_ring() {
+    let Some(bench) = support::mongo().await else { return };
+    chaos::write(bench.store.clone(), 99, 300).await;
+    let writers = mongo_writers(&bench, 200).await;
+    everything_converges(bench.store, &["--ring-bytes", "4000"], writers).await;
+}
+
+/// Collections that others made: no before- and no after-images, so that an update's document
+/// is looked up, and may be newer than the update, or gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_without_images() {
+    let Some(bench) = support::mongo().await else { return };
+    let client = mongodb::Client::with_uri_str(&bench.name).await.expect("a client");
+    let database = client.default_database().expect("a database");
+    for name in TYPES {
+        database.create_collection(name).await.expect("a collection");
+    }
+    chaos::write(bench.store.clone(), 99, 300).await;
+    let writers = mongo_writers(&bench, 300).await;
+    everything_converges(bench.store, &[], writers).await;
 }

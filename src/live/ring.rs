@@ -127,7 +127,18 @@ impl Ring {
             bytes += entry.weight();
             entries.push(Arc::clone(entry));
         }
-        Some(Page { entries, level: self.level.max(after), quiet: self.quiet })
+        Some(self.end_of(entries, after))
+    }
+
+    /// A page that ends where the ring does, or, for a reader ahead of the tail, where it is:
+    /// whether the log rests there is then not known. Only right behind a log at rest, which is
+    /// where a handoff stands, the two are one place.
+    fn end_of(&self, entries: Vec<Arc<Entry>>, after: LogPosition) -> Page {
+        let at_rest = self.quiet && after == LogPosition::past(self.level.time);
+        if after <= self.level || at_rest {
+            return Page { entries, level: self.level, quiet: self.quiet };
+        }
+        Page { entries, level: after, quiet: false }
     }
 
     pub(super) fn covers(&self, after: LogPosition) -> bool {
@@ -199,6 +210,20 @@ mod tests {
         assert_eq!(ring.read(ahead, usize::MAX).unwrap().level, ahead);
         ring.push(batch(12..18));
         assert_eq!(times(&ring.read(ahead, usize::MAX).unwrap()), [16, 17]);
+    }
+
+    #[test]
+    fn a_reader_ahead_of_the_tail_is_not_told_that_the_log_rests() {
+        let mut ring = Ring::new(LogPosition::before(10), 10_000);
+        let level = LogPosition { time: 11, consumed: 1 };
+        ring.push(ChangeBatch { level, ..batch(10..12) });
+        let read = |after| ring.read(after, usize::MAX).unwrap();
+        assert!(read(level).quiet);
+        let handoff = read(LogPosition::past(11));
+        assert_eq!((handoff.level, handoff.quiet), (level, true));
+        for ahead in [LogPosition { time: 12, consumed: 1 }, LogPosition::past(12)] {
+            assert_eq!((read(ahead).level, read(ahead).quiet), (ahead, false));
+        }
     }
 
     #[test]

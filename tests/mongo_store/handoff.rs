@@ -5,17 +5,26 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use fhirtail::store::ChangeKind;
+use fhirtail::{
+    position::LogPosition,
+    store::{
+        Change, ChangeKind, Store, StoreError, WriteError,
+        mongo::{MongoOptions, MongoStore},
+    },
+};
 use mongodb::{
     Database,
     bson::{DateTime, doc},
     options::ReturnDocument,
 };
 
-use crate::tools::{Bench, apply, bench, copy, delete, patient, read_to};
+use crate::{
+    support::mongod::{ReplicaSet, fresh_database},
+    tools::{Bench, Replica, apply, bench, copy, delete, open, patient, read_to},
+};
 
 const TYPES: [&str; 2] = ["Patient", "Group"];
 
@@ -91,7 +100,7 @@ async fn snapshot_and_changes_make_a_copy() {
 }
 
 /// No version twice; no create of what is there; no delete of what is not.
-fn check(replica: &crate::tools::Replica, change: &fhirtail::store::Change) {
+fn check(replica: &Replica, change: &Change) {
     match &change.kind {
         ChangeKind::Upsert { ty, id, json, .. } => {
             let there = replica.get(&(*ty, id.to_string()));
@@ -102,4 +111,83 @@ fn check(replica: &crate::tools::Replica, change: &fhirtail::store::Change) {
         }
         _ => {}
     }
+}
+
+/// Our own writer that survives a failover: what it is told was not written it writes again.
+async fn write_on(store: Arc<MongoStore>, stop: Arc<AtomicBool>) {
+    let mut n = 0;
+    while !stop.load(Ordering::Relaxed) {
+        n += 1;
+        let writes = || (0..3).map(|k| patient(&format!("{}", (n + k) % 40), n)).collect();
+        while let Err(error) = store.commit(writes()).await {
+            assert!(matches!(error, WriteError::Store(StoreError::Unavailable(_))), "{error:?}");
+        }
+    }
+}
+
+/// Reads to `head`, whatever becomes of the servers meanwhile.
+async fn read_on(
+    store: &MongoStore,
+    start: LogPosition,
+    mut head: impl FnMut() -> Option<LogPosition>,
+) -> Vec<Change> {
+    let (mut seen, mut level) = (Vec::new(), start);
+    let give_up = Instant::now() + Duration::from_secs(90);
+    while head().is_none_or(|head| level.time <= head.time) {
+        assert!(Instant::now() < give_up, "never level");
+        let Ok(mut reader) = store.changes(level).await else { continue };
+        while let Ok(batch) = reader.next().await {
+            seen.extend(batch.changes);
+            level = batch.level;
+            if head().is_some_and(|head| level.time >= head.time && batch.quiet) {
+                return seen;
+            }
+        }
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_loses_and_repeats_nothing() {
+    let Some(set) = ReplicaSet::start(3, &[]).await else { return };
+    let name = fresh_database();
+    let store = open(&set, &name).await;
+    let start = store.snapshot().await.expect("a snapshot").position();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn(write_on(store.clone(), stop.clone()));
+    let (told, end) = tokio::sync::watch::channel(None);
+    let reading = store.clone();
+    let reader = tokio::spawn(async move { read_on(&reading, start, || *end.borrow()).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let old = set.primary().await;
+    set.nodes[old].kill();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let before = loop {
+        if let Ok(head) = store.head().await {
+            break head;
+        }
+        assert!(Instant::now() < deadline, "no new primary");
+    };
+    while store.head().await.is_ok_and(|head| head.time >> 32 < (before.time >> 32) + 2) {
+        assert!(Instant::now() < deadline, "no writes after the failover");
+    }
+    stop.store(true, Ordering::Relaxed);
+    writer.await.expect("the writer");
+    let snapshot = store.snapshot().await.expect("a snapshot");
+    let whole = copy(&*snapshot, &TYPES).await;
+    told.send_replace(Some(snapshot.position()));
+    let seen = reader.await.expect("the reader");
+    let mut replica = Replica::new();
+    for change in &seen {
+        check(&replica, change);
+        apply(&mut replica, change);
+    }
+    assert_eq!(replica, whole);
+    // Another process that only knows the others reads the same log.
+    let other =
+        MongoStore::connect(&set.uri(&name), MongoOptions::default()).await.expect("a store");
+    assert_eq!(other.epoch(), store.epoch());
+    let again = read_on(&other, start, || Some(snapshot.position())).await;
+    let place = |change: &Change| change.position;
+    assert!(again.iter().map(place).eq(seen.iter().map(place)));
 }

@@ -272,9 +272,13 @@ async fn errors_of_the_server_lose_and_repeat_nothing() {
     .into_iter()
     .cycle();
     let (mut seen, mut level, mut failed) = (Vec::new(), start, 0);
-    let mut head = None;
-    while head.is_none_or(|head: LogPosition| level.time < head.time) {
-        if head.is_none() {
+    // Once the writer is done: what it has written lies before this.
+    let mut end = None;
+    'open: loop {
+        if writer.is_finished() && end.is_none() {
+            set.admin(doc! {"configureFailPoint": "failCommand", "mode": "off"}).await;
+            end = Some(bench.head().await);
+        } else if end.is_none() {
             let mut data = failures.next().expect("endless");
             data.insert("appName", "fhirtail");
             set.fail_command(doc! {"times": 1}, data).await;
@@ -284,12 +288,18 @@ async fn errors_of_the_server_lose_and_repeat_nothing() {
             Err(StoreError::Unavailable(_)) => continue,
             Err(error) => panic!("{error:?}"),
         };
-        for _ in 0..20 {
+        while end.is_some() || !writer.is_finished() {
             match reader.next().await {
                 Ok(batch) => {
                     seen.extend(batch.changes);
                     assert!(batch.level >= level);
                     level = batch.level;
+                    let is_level = |head: LogPosition| {
+                        level.time > head.time || batch.quiet && level.time >= head.time
+                    };
+                    if end.is_some_and(is_level) {
+                        break 'open;
+                    }
                 }
                 Err(StoreError::Unavailable(_)) => {
                     failed += 1;
@@ -297,10 +307,6 @@ async fn errors_of_the_server_lose_and_repeat_nothing() {
                 }
                 Err(error) => panic!("{error:?}"),
             }
-        }
-        if writer.is_finished() && head.is_none() {
-            set.admin(doc! {"configureFailPoint": "failCommand", "mode": "off"}).await;
-            head = Some(bench.head().await);
         }
     }
     writer.await.expect("the writer");

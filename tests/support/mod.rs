@@ -4,6 +4,7 @@
 pub mod app;
 pub mod chaos;
 pub mod converge;
+pub mod foreign;
 pub mod mongod;
 pub mod process;
 pub mod replica;

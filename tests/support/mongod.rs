@@ -9,8 +9,11 @@ use std::{
     io::Read as _,
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -55,6 +58,8 @@ const UNTIL_STDIN_ENDS: &str = r#"
 #[derive(Debug)]
 pub struct Node {
     shell: Child,
+    /// The node lives as long as this is open.
+    input: Mutex<Option<ChildStdin>>,
     pub port: u16,
     folder: TempDir,
 }
@@ -63,7 +68,7 @@ impl Node {
     fn start(binary: &Path, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let port = free_port();
-        let shell = Command::new("sh")
+        let mut shell = Command::new("sh")
             .args(["-c", UNTIL_STDIN_ENDS])
             .env("FOLDER", folder.path())
             .arg("sh")
@@ -82,7 +87,8 @@ impl Node {
             .stderr(Stdio::null())
             .spawn()
             .expect("sh");
-        let node = Self { shell, port, folder };
+        let input = Mutex::new(shell.stdin.take());
+        let node = Self { shell, input, port, folder };
         node.wait_for_port();
         node
     }
@@ -93,6 +99,11 @@ impl Node {
             assert!(start.elapsed() < DEADLINE, "mongod does not start:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Kills the process at once, as a crash would.
+    pub fn kill(&self) {
+        drop(self.input.lock().expect("no panic while locked").take());
     }
 
     /// The end of the node's log.
@@ -116,8 +127,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // The shell's input ends, it kills the node, and ends.
-        drop(self.shell.stdin.take());
+        self.kill();
         let _ = self.shell.wait();
     }
 }
@@ -189,7 +199,7 @@ impl ReplicaSet {
     pub fn uri(&self, database: &str) -> String {
         let hosts: Vec<_> =
             self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
-        format!("mongodb://{}/{database}?replicaSet=rs0", hosts.join(","))
+        format!("mongodb://{}/{database}?replicaSet=rs0&heartbeatFrequencyMS=500", hosts.join(","))
     }
 
     pub async fn client(&self) -> Client {

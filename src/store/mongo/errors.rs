@@ -35,7 +35,25 @@ pub(super) fn code(error: &Error) -> Option<i32> {
 
 /// What went wrong in one line, without the reply that the driver's own text appends.
 pub(super) fn text(error: &Error) -> String {
-    error.kind.to_string().replace('\n', " ")
+    let text = error.kind.to_string().replace('\n', " ");
+    match &*error.kind {
+        ErrorKind::ServerSelection { .. } => no_server(&text),
+        _ => text,
+    }
+}
+
+/// The driver lists all that it knows of all servers; one cause is enough.
+fn no_server(listing: &str) -> String {
+    let first =
+        listing.split_once("Error: Kind: ").and_then(|(_, rest)| rest.split_once(", labels"));
+    match first {
+        Some((cause, _)) => cause.to_owned(),
+        None if listing.contains("RsGhost") => {
+            "it is to be in a replica set that was never initiated: run `rs.initiate()` once".into()
+        }
+        None if listing.contains("RsSecondary") => "the replica set has no primary".into(),
+        None => "no server fits the connection string".into(),
+    }
 }
 
 /// An error of a read within a snapshot.
