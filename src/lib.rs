@@ -1,5 +1,6 @@
 //! fhirtail: `tail -f` for FHIR.
 pub mod client;
+pub mod demo;
 pub mod error;
 pub mod fhir;
 pub mod http;
