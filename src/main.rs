@@ -1,2 +1,87 @@
-//! The binary.
-fn main() {}
+//! The binary: arguments, telemetry, run.
+
+use std::{io::Write, process::ExitCode};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use fhirtail::{
+    client::{
+        follow::{self, FollowArgs},
+        load::{self, LoadArgs, Sink, Target},
+    },
+    config::ServeArgs,
+    server::Server,
+    store::{self, embedded::EmbeddedOptions},
+    telemetry,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// tail -f for FHIR: every matching resource, then every change to come, as one stream
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a store (the default)
+    Serve(ServeArgs),
+    /// Load resources and Bundles from files and folders
+    Load(LoadArgs),
+    /// Follow a stream, as NDJSON on stdout
+    Follow(FollowArgs),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(args) => serve(args).await,
+        Command::Load(args) => load(args).await,
+        Command::Follow(args) => follow::run(args).await.map_err(Into::into),
+    };
+    done.unwrap_or_else(|error| {
+        // Nobody may read it; the status says it too.
+        let _ = writeln!(std::io::stderr(), "fhirtail: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    telemetry::log();
+    let metrics = telemetry::metrics()?;
+    let store = store::open(&args.store.store, args.store.embedded()).await?;
+    let server = Server::bind(&args, store, Some(metrics)).await?;
+    server.announce();
+    server.run(asked_to_stop()?).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn load(args: LoadArgs) -> anyhow::Result<ExitCode> {
+    let base = match args.to.clone() {
+        Target::Server(base) => base,
+        Target::Store(named) => {
+            let store = store::open(&named, EmbeddedOptions::default()).await?;
+            let loaded = load::run(args, Sink::Store(store.clone())).await;
+            store.close().await;
+            return Ok(loaded?);
+        }
+    };
+    Ok(load::run(args, Sink::server(base)?).await?)
+}
+
+/// Until SIGTERM or Ctrl-C.
+fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be heard")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT can't be heard")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -116,10 +116,7 @@ fn write_doc(f: &mut fmt::Formatter<'_>, doc: &DocId) -> fmt::Result {
     match doc {
         DocId::Text(id) if id.bytes().all(is_plain) => write!(f, "i{id}"),
         DocId::Text(id) => write!(f, "b{}", base64url::encode(id.as_bytes())),
-        DocId::Oid(bytes) => {
-            f.write_str("o")?;
-            bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-        }
+        DocId::Oid(_) => write!(f, "o{doc}"),
     }
 }
 
@@ -259,7 +256,7 @@ impl Default for StableHash {
 impl StableHash {
     /// Adds a part and its end, so that ("ab", "c") and ("a", "bc") differ.
     #[must_use]
-    pub fn add(self, part: &[u8]) -> Self {
+    pub fn with(self, part: &[u8]) -> Self {
         let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         let hash = part.iter().fold(self.0, |hash, byte| step(hash, *byte));
         Self(step(step(hash, 0xff), part.len() as u8))

@@ -32,7 +32,7 @@ use crate::{
 const BATCH_WIDTH: usize = 64;
 
 /// `POST /fhir`
-pub async fn post(
+pub(super) async fn post(
     State(app): State<AppState>,
     _: TakesJson,
     headers: HeaderMap,

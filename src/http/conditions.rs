@@ -8,13 +8,13 @@ use crate::{error::ApiError, fhir::outcome::IssueType, store::Expect};
 
 /// The weak ETag of a version.
 #[must_use]
-pub fn etag(version: u64) -> String {
+pub(super) fn etag(version: u64) -> String {
     format!("W/\"{version}\"")
 }
 
 /// `Last-Modified` (IMF-fixdate).
 #[must_use]
-pub fn http_date(at: Timestamp) -> Option<String> {
+pub(super) fn http_date(at: Timestamp) -> Option<String> {
     DateTimePrinter::new().timestamp_to_rfc9110_string(&at).ok()
 }
 
@@ -23,7 +23,7 @@ pub fn http_date(at: Timestamp) -> Option<String> {
 /// # Errors
 /// 400 for what is not one ETag, or `*` in `If-None-Match`, or both headers; 412 for an ETag
 /// that none of our versions has.
-pub fn expectation(
+pub(super) fn expectation(
     if_match: Option<&str>,
     if_none_match: Option<&str>,
 ) -> Result<Expect, ApiError> {
@@ -59,7 +59,7 @@ fn version(text: &str) -> Result<Expect, ApiError> {
 
 /// Whether `If-None-Match` of a read names the current version: the caller has it.
 #[must_use]
-pub fn has_current(if_none_match: &str, current: u64) -> bool {
+pub(super) fn has_current(if_none_match: &str, current: u64) -> bool {
     let current = format!("\"{current}\"");
     let is_current = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == current;
     if_none_match.split(',').map(str::trim).any(is_current)
@@ -67,7 +67,7 @@ pub fn has_current(if_none_match: &str, current: u64) -> bool {
 
 /// `Prefer: return=…`: what the body of an answer to a write holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Return {
+pub(super) enum Return {
     /// Nothing.
     Minimal,
     /// The resource as stored.
@@ -78,7 +78,7 @@ pub enum Return {
 
 /// What the caller prefers. Preferences of other kinds are not ours to judge.
 #[must_use]
-pub fn preferred_return(headers: &HeaderMap) -> Option<Return> {
+pub(super) fn preferred_return(headers: &HeaderMap) -> Option<Return> {
     let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split([',', ';'])).find_map(|preference| {
         let (name, value) = preference.split_once('=')?;

@@ -22,11 +22,11 @@ use crate::{
 };
 
 /// The entries of a Bundle, as far as they can be read.
-pub type Entries = Vec<Result<Entry, BadEntry>>;
+pub(super) type Entries = Vec<Result<Entry, BadEntry>>;
 
 /// The writes of a transaction, in the order of its entries, with the links between them
 /// resolved.
-pub fn writes_of(entries: Entries) -> Result<Vec<Write>, ApiError> {
+pub(super) fn writes_of(entries: Entries) -> Result<Vec<Write>, ApiError> {
     let mut links = Links::default();
     let mut named = HashSet::new();
     let mut writes = Vec::with_capacity(entries.len());
@@ -67,7 +67,7 @@ fn write_of(entry: Result<Entry, BadEntry>) -> Result<(Write, Option<String>), A
 }
 
 /// What an entry asks for.
-pub enum Planned {
+pub(super) enum Planned {
     /// A read, for who has not that version yet.
     Read {
         /// The resource.
@@ -89,7 +89,7 @@ enum Place {
 ///
 /// # Errors
 /// What is wrong with it, by the element below the entry.
-pub fn plan(entry: Entry) -> Result<Planned, ApiError> {
+pub(super) fn plan(entry: Entry) -> Result<Planned, ApiError> {
     let request = entry.request.ok_or_else(|| ApiError::invalid("request", "it is missing"))?;
     if request.if_none_exist.is_some() {
         return Err(search_unsupported("a conditional create").at("request.ifNoneExist"));
@@ -169,7 +169,7 @@ fn below(parent: &str, mut error: ApiError) -> ApiError {
 }
 
 /// The error as one of `Bundle.entry[index]`.
-pub fn in_entry(index: usize, error: ApiError) -> ApiError {
+pub(super) fn in_entry(index: usize, error: ApiError) -> ApiError {
     let error = below(&format!("Bundle.entry[{index}]"), error);
     let at = error.expression.first().map_or("", String::as_str);
     ApiError { diagnostics: format!("{at}: {}", error.diagnostics), ..error }

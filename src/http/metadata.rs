@@ -21,7 +21,7 @@ static STATEMENT: LazyLock<Bytes> =
     LazyLock::new(|| statement(Timestamp::now()).to_string().into());
 
 /// `GET /fhir/metadata`
-pub async fn get(_: TakesJson) -> Response {
+pub(super) async fn get(_: TakesJson) -> Response {
     ([(header::CONTENT_TYPE, FHIR_JSON)], STATEMENT.clone()).into_response()
 }
 

@@ -1,36 +1,73 @@
-//! HTTP: from requests to the store and back. Every refusal is an OperationOutcome.
+//! The edge: routes, one file per kind of request; what crosses it is FHIR-shaped.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    http::{Method, StatusCode, Uri},
+    extract::DefaultBodyLimit,
+    http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header},
+    middleware,
+    response::{IntoResponse, Response},
     routing::{get, post},
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowOrigin, CorsLayer},
 };
 
 use crate::{
     error::ApiError,
     fhir::{ResourceType, outcome::IssueType},
-    store::{Lookup, Store, StoreError, Write, WriteError, Written},
+    live::Hub,
+    session::BodyOptions,
+    store::{Lookup, Store, StoreError, Write, WriteError, Written, detached},
 };
 
-pub mod bundle;
-pub mod conditions;
-pub mod entries;
-pub mod metadata;
-pub mod read;
-pub mod request;
-pub mod write;
+mod bundle;
+mod compress;
+mod conditions;
+mod entries;
+mod export;
+mod health;
+mod metadata;
+mod read;
+mod request;
+mod write;
 
-/// What every handler knows.
+/// What the handlers share.
 #[derive(Debug, Clone)]
 pub struct AppState {
-    /// Where the resources are.
+    /// The store.
     pub store: Arc<dyn Store>,
+    /// The live part.
+    pub hub: Arc<Hub>,
+    /// Sizes and times.
+    pub options: Arc<HttpOptions>,
+    /// The server is going away: no new streams, and the open ones end.
+    pub drain: CancellationToken,
+}
+
+/// Sizes and times of the edge.
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
     /// The largest body that is read, in bytes.
     pub body_limit: usize,
+    /// Origins whose pages may read from here; `*` is any.
+    pub cors_origins: Vec<HeaderValue>,
+    /// After how much silence an event stream gets a comment.
+    pub keep_alive: Duration,
+    /// How long a client of an ended stream waits before it comes again.
+    pub retry: Duration,
+    /// Over how much time open streams end when the server stops.
+    pub drain_over: Duration,
+    /// How long the store may be silent before `/readyz` says so.
+    pub stale_after: Duration,
     /// What stands before `Type/id` in a `Location`: `/fhir`, or with scheme and host.
     pub base: Arc<str>,
+    /// Renders `/metrics`.
+    pub metrics: Option<PrometheusHandle>,
 }
 
 impl AppState {
@@ -45,32 +82,36 @@ impl AppState {
         let store = Arc::clone(&self.store);
         detached(async move { store.commit(writes).await }).await
     }
+
+    fn body_options(&self) -> BodyOptions {
+        BodyOptions {
+            keep_alive: self.options.keep_alive,
+            retry: self.options.retry,
+            drain: self.drain.clone(),
+            drain_over: self.options.drain_over,
+        }
+    }
 }
 
-/// Runs a call of the store in a task of its own: a driver's future is never dropped half-way.
-async fn detached<T, E>(call: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, E>
-where
-    T: Send + 'static,
-    E: From<StoreError> + Send + 'static,
-{
-    let broken = |e| Err(StoreError::Failed(format!("a call of the store broke off: {e}")).into());
-    tokio::spawn(call).await.unwrap_or_else(broken)
+/// All routes.
+pub fn router(state: AppState) -> Router {
+    let options = Arc::clone(&state.options);
+    Router::new()
+        .merge(resource_routes())
+        .merge(export::routes())
+        .merge(health::routes())
+        .merge(page_routes())
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn(compress::layer))
+        .layer(DefaultBodyLimit::max(options.body_limit))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(cors(&options.cors_origins))
+        .with_state(state)
 }
 
-/// Runs what takes long and never waits (a large body's parsing) where it holds up no other
-/// request.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    let status = StatusCode::INTERNAL_SERVER_ERROR;
-    let broken = |e| Err(ApiError::new(status, IssueType::Exception, format!("{e}")));
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(broken)
-}
-
-/// Resources one by one, Bundles, and the CapabilityStatement, below `/fhir`.
-///
-/// It has no fallbacks: see [`not_found`] and [`method_not_allowed`].
-pub fn routes() -> Router<AppState> {
+/// Resources one by one, Bundles, and the CapabilityStatement.
+fn resource_routes() -> Router<AppState> {
     Router::new()
         .route("/fhir", post(bundle::post))
         .route("/fhir/", post(bundle::post))
@@ -86,13 +127,69 @@ pub fn routes() -> Router<AppState> {
         .route("/fhir/{type}/{id}/_history/{version}", get(read::vread))
 }
 
-/// The fallback where no route is.
-pub async fn not_found(uri: Uri) -> ApiError {
-    ApiError::not_found(format!("there is nothing at {}", uri.path()))
+/// Runs what takes long and never waits (a large body's parsing) where it holds up no other
+/// request.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    let broken = |e| Err(ApiError::new(status, IssueType::Exception, format!("{e}")));
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(broken)
 }
 
-/// The fallback where a route is, but not for the method.
-pub async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
-    let why = format!("{method} is not possible on {}", uri.path());
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, IssueType::NotSupported, why)
+fn cors(origins: &[HeaderValue]) -> CorsLayer {
+    let origins = match origins {
+        [any] if any == "*" => AllowOrigin::any(),
+        listed => AllowOrigin::list(listed.iter().cloned()),
+    };
+    const MINUTE: Duration = Duration::from_secs(60);
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers([
+            header::ACCEPT,
+            header::CONTENT_TYPE,
+            header::IF_MATCH,
+            header::IF_NONE_MATCH,
+            HeaderName::from_static("last-event-id"),
+            HeaderName::from_static("prefer"),
+        ])
+        .expose_headers([
+            header::ETAG,
+            header::LAST_MODIFIED,
+            header::LOCATION,
+            HeaderName::from_static("preference-applied"),
+        ])
+        .max_age(10 * MINUTE)
+}
+
+async fn no_such_path(uri: Uri) -> ApiError {
+    ApiError::not_found(format!("there is nothing at {}: FHIR begins at /fhir/.", uri.path()))
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        IssueType::NotSupported,
+        format!("{method} is not done at {}.", uri.path()),
+    )
+}
+
+/// A defect of ours: the caller hears so, and the server goes on.
+fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    metrics::counter!("fhirtail_panics_total").increment(1);
+    const TEXT: &str = "the server met a defect of its own; its log tells more.";
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, IssueType::Exception, TEXT).into_response()
+}
+
+/// The page at `/`.
+fn page_routes() -> Router<AppState> {
+    const PAGE: &str = include_str!("../dashboard/index.html");
+    const RULES: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src \
+                         'unsafe-inline'; connect-src 'self'; base-uri 'none'";
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, RULES),
+    ];
+    Router::new().route("/", get(move || async move { (headers, PAGE) }))
 }

@@ -22,7 +22,7 @@ use crate::{
 
 /// A resource's current version.
 #[derive(Debug)]
-pub struct Current {
+pub(super) struct Current {
     /// Compact JSON.
     pub json: Bytes,
     /// Its version number; 0: none that is a number.
@@ -32,7 +32,7 @@ pub struct Current {
 }
 
 /// `GET /fhir/{type}/{id}`
-pub async fn read(
+pub(super) async fn read(
     State(app): State<AppState>,
     target: Instance,
     _: TakesJson,
@@ -47,7 +47,7 @@ pub async fn read(
 }
 
 /// `GET /fhir/{type}/{id}/_history/{version}`, for the current version: no other is kept.
-pub async fn vread(
+pub(super) async fn vread(
     State(app): State<AppState>,
     VersionOf { target, version }: VersionOf,
     _: TakesJson,
@@ -65,7 +65,10 @@ pub async fn vread(
 ///
 /// # Errors
 /// 404, 410 for what was deleted, or what the store fails with.
-pub async fn find(app: &AppState, Instance { ty, id }: &Instance) -> Result<Current, ApiError> {
+pub(super) async fn find(
+    app: &AppState,
+    Instance { ty, id }: &Instance,
+) -> Result<Current, ApiError> {
     match app.read(*ty, id).await? {
         Lookup::Found { json, version } => {
             Ok(Current { last_updated: last_updated(&json), json, version })

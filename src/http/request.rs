@@ -20,7 +20,7 @@ use crate::{
 
 /// The resource that a path `/fhir/{type}/{id}` names.
 #[derive(Debug)]
-pub struct Instance {
+pub(super) struct Instance {
     /// Its type.
     pub ty: ResourceType,
     /// Its id.
@@ -37,7 +37,7 @@ impl FromRequestParts<AppState> for Instance {
 
 /// The version that a path `/fhir/{type}/{id}/_history/{version}` names.
 #[derive(Debug)]
-pub struct VersionOf {
+pub(super) struct VersionOf {
     /// The resource.
     pub target: Instance,
     /// The version, as written.
@@ -56,7 +56,7 @@ impl FromRequestParts<AppState> for VersionOf {
 
 /// The type that a path `/fhir/{type}` names.
 #[derive(Debug)]
-pub struct OfType(pub ResourceType);
+pub(super) struct OfType(pub ResourceType);
 
 impl FromRequestParts<AppState> for OfType {
     type Rejection = ApiError;
@@ -81,7 +81,7 @@ async fn path_segments(parts: &mut Parts) -> Result<Vec<(String, String)>, ApiEr
 ///
 /// # Errors
 /// 404.
-pub fn resource_type(name: &str) -> Result<ResourceType, ApiError> {
+pub(super) fn resource_type(name: &str) -> Result<ResourceType, ApiError> {
     ResourceType::parse(name)
         .ok_or_else(|| ApiError::not_found(format!("'{name}' is no resource type of FHIR R4")))
 }
@@ -90,7 +90,7 @@ pub fn resource_type(name: &str) -> Result<ResourceType, ApiError> {
 ///
 /// # Errors
 /// 400.
-pub fn resource_id(text: &str) -> Result<String, ApiError> {
+pub(super) fn resource_id(text: &str) -> Result<String, ApiError> {
     if is_id(text) {
         return Ok(text.to_owned());
     }
@@ -100,7 +100,7 @@ pub fn resource_id(text: &str) -> Result<String, ApiError> {
 
 /// The caller takes JSON, and asks for nothing that we don't know.
 #[derive(Debug)]
-pub struct TakesJson;
+pub(super) struct TakesJson;
 
 impl FromRequestParts<AppState> for TakesJson {
     type Rejection = ApiError;
@@ -171,7 +171,7 @@ fn not_acceptable(asked: &str) -> ApiError {
 
 /// A body of JSON, not yet read as such.
 #[derive(Debug)]
-pub struct JsonBody(pub Bytes);
+pub(super) struct JsonBody(pub Bytes);
 
 impl FromRequest<AppState> for JsonBody {
     type Rejection = ApiError;
@@ -183,11 +183,11 @@ impl FromRequest<AppState> for JsonBody {
         let announced = text_of(headers, &header::CONTENT_LENGTH)?;
         if announced
             .and_then(|length| length.parse().ok())
-            .is_some_and(|n: usize| n > app.body_limit)
+            .is_some_and(|n: usize| n > app.options.body_limit)
         {
-            return Err(too_large(app.body_limit));
+            return Err(too_large(app.options.body_limit));
         }
-        collect(request.into_body(), app.body_limit).await.map(Self)
+        collect(request.into_body(), app.options.body_limit).await.map(Self)
     }
 }
 
@@ -251,7 +251,10 @@ fn too_large(limit: usize) -> ApiError {
 ///
 /// # Errors
 /// 400 where it is not visible ASCII.
-pub fn text_of<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, ApiError> {
+pub(super) fn text_of<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'h str>, ApiError> {
     let not_text = |_| ApiError::invalid(name.as_str(), format!("{name} is not ASCII text"));
     headers.get(name).map(|value| value.to_str().map_err(not_text)).transpose()
 }

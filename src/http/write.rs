@@ -26,7 +26,7 @@ use crate::{
 const LARGE: usize = 64 << 10;
 
 /// `POST /fhir/{type}`: creates under an id of ours.
-pub async fn create(
+pub(super) async fn create(
     State(app): State<AppState>,
     OfType(ty): OfType,
     _: TakesJson,
@@ -42,7 +42,7 @@ pub async fn create(
 }
 
 /// `PUT /fhir/{type}/{id}`: replaces, or creates under the caller's id.
-pub async fn update(
+pub(super) async fn update(
     State(app): State<AppState>,
     Instance { ty, id }: Instance,
     _: TakesJson,
@@ -57,7 +57,7 @@ pub async fn update(
 }
 
 /// `DELETE /fhir/{type}/{id}`: 204, also for what was not there.
-pub async fn delete(
+pub(super) async fn delete(
     State(app): State<AppState>,
     Instance { ty, id }: Instance,
     _: TakesJson,
@@ -69,25 +69,25 @@ pub async fn delete(
 
 /// `PUT`, `DELETE` and `PATCH` of `/fhir/{type}`, which FHIR selects the resource for by a
 /// search.
-pub async fn conditional(OfType(ty): OfType) -> ApiError {
+pub(super) async fn conditional(OfType(ty): OfType) -> ApiError {
     search_unsupported(&format!("a write to {ty} without an id"))
 }
 
 /// 400: `what` would need a search.
-pub fn search_unsupported(what: &str) -> ApiError {
+pub(super) fn search_unsupported(what: &str) -> ApiError {
     let why = format!("{what} is not supported yet, since it needs a search: name Type/id instead");
     ApiError::new(StatusCode::BAD_REQUEST, IssueType::NotSupported, why)
 }
 
 /// The write that puts a resource under an id.
-pub fn put(resource: Resource, id: String, expect: Expect) -> Write {
+pub(super) fn put(resource: Resource, id: String, expect: Expect) -> Write {
     let (ty, resource) = (resource.ty(), resource.with_id(&id));
     Write { ty, id, action: Action::Put(resource), expect }
 }
 
 /// # Errors
 /// 400 where the resource is of another type.
-pub fn same_type(resource: &Resource, ty: ResourceType) -> Result<(), ApiError> {
+pub(super) fn same_type(resource: &Resource, ty: ResourceType) -> Result<(), ApiError> {
     if resource.ty() == ty {
         return Ok(());
     }
@@ -97,7 +97,7 @@ pub fn same_type(resource: &Resource, ty: ResourceType) -> Result<(), ApiError> 
 
 /// # Errors
 /// 400 where the resource has no or another id.
-pub fn same_id(resource: &Resource, id: &str) -> Result<(), ApiError> {
+pub(super) fn same_id(resource: &Resource, id: &str) -> Result<(), ApiError> {
     match resource.id() {
         Some(own) if own == id => Ok(()),
         Some(own) => Err(ApiError::invalid("id", format!("id is {own}, but the URL says {id}"))),
@@ -125,7 +125,7 @@ impl From<WriteError> for ApiError {
 }
 
 /// The status that says what a write did.
-pub fn status(effect: Effect) -> StatusCode {
+pub(super) fn status(effect: Effect) -> StatusCode {
     match effect {
         Effect::Created => StatusCode::CREATED,
         Effect::Updated | Effect::Unchanged => StatusCode::OK,
@@ -134,7 +134,7 @@ pub fn status(effect: Effect) -> StatusCode {
 }
 
 /// One sentence about what a write did.
-pub fn said(name: &str, written: &Written) -> Bytes {
+pub(super) fn said(name: &str, written: &Written) -> Bytes {
     let version = written.version;
     outcome::information(&match written.effect {
         Effect::Created => format!("{name} was created as version {version}"),
@@ -147,7 +147,7 @@ pub fn said(name: &str, written: &Written) -> Bytes {
 
 /// # Errors
 /// The store gave no outcome for a write: a defect of the store.
-pub fn outcome_of(written: Option<Written>) -> Result<Written, StoreError> {
+pub(super) fn outcome_of(written: Option<Written>) -> Result<Written, StoreError> {
     written.ok_or_else(|| StoreError::Failed("the store did not say what a write did".into()))
 }
 
@@ -193,7 +193,7 @@ fn answer(app: &AppState, name: &str, written: Written, prefer: Option<Return>) 
 fn headers(app: &AppState, name: &str, written: &Written) -> HeaderMap {
     let exists = written.effect != Effect::Missing;
     let location = (written.effect == Effect::Created)
-        .then(|| format!("{}/{name}/_history/{}", app.base, written.version));
+        .then(|| format!("{}/{name}/_history/{}", app.options.base, written.version));
     let named: [(HeaderName, Option<String>); 3] = [
         (header::LOCATION, location),
         (header::ETAG, exists.then(|| etag(written.version))),

@@ -15,8 +15,13 @@ use crate::{
     position::{Epoch, LogPosition},
 };
 
+mod detached;
 pub mod embedded;
 pub mod mongo;
+mod open;
+
+pub use detached::detached;
+pub use open::{OpenError, open};
 
 /// What a store can fail with. Whoever reads decides by the variant, never by the text.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -146,6 +151,15 @@ pub enum DocId {
     Oid([u8; 12]),
 }
 
+impl fmt::Display for DocId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(id) => f.write_str(id),
+            Self::Oid(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+        }
+    }
+}
+
 /// Where a resource stands in the scan of its type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScanKey {
@@ -156,6 +170,13 @@ pub enum ScanKey {
 }
 
 impl ScanKey {
+    /// The document's key.
+    #[must_use]
+    pub fn doc(&self) -> &DocId {
+        let (ScanKey::Id(doc) | ScanKey::Updated(_, doc)) = self;
+        doc
+    }
+
     /// Where a document would stand in a scan of the same order as `self`. `None`: nowhere,
     /// since it has no lastUpdated to be ordered by.
     #[must_use]
@@ -210,8 +231,8 @@ pub struct ChangeBatch {
     pub changes: Vec<Change>,
     /// All changes up to here have been delivered, with this batch. Never moves back.
     pub level: LogPosition,
-    /// The read reached the end of the log as it was then: nothing more at `level.time` is
-    /// outstanding.
+    /// The read reached the end of the log as it was then: every change at `level.time`, and
+    /// before it, is delivered, and no change will ever be added there.
     pub quiet: bool,
 }
 

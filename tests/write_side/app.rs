@@ -2,20 +2,15 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use fhirtail::{
-    http::{self, AppState},
-    store::{
-        Store,
-        embedded::{EmbeddedOptions, EmbeddedStore},
-    },
-};
+use fhirtail::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use reqwest::{Body, Client, Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
+    net::TcpStream,
 };
+
+use crate::support;
 
 pub(crate) const LIMIT: usize = 256 << 10;
 
@@ -24,7 +19,7 @@ pub(crate) struct App {
     address: SocketAddr,
     client: Client,
     pub(crate) store: Arc<EmbeddedStore>,
-    server: JoinHandle<()>,
+    server: support::App,
     _folder: tempfile::TempDir,
 }
 
@@ -56,26 +51,17 @@ impl Answer {
 
 impl App {
     pub(crate) async fn start() -> Self {
-        // Another test of this process may have been first.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().expect("a folder");
         let store =
             EmbeddedStore::open(folder.path(), EmbeddedOptions::default()).expect("a store");
-        let state = AppState { store: store.clone(), body_limit: LIMIT, base: "/fhir".into() };
-        let router = http::routes()
-            .fallback(http::not_found)
-            .method_not_allowed_fallback(http::method_not_allowed)
-            .with_state(state);
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let server =
-            tokio::spawn(async move { axum::serve(listener, router).await.expect("serve") });
-        Self { address, client: Client::new(), store, server, _folder: folder }
+        let limit = LIMIT.to_string();
+        let server = support::App::with(store.clone(), &["--body-limit", &limit]).await;
+        let (address, client) = (server.address, support::client());
+        Self { address, client, store, server, _folder: folder }
     }
 
     pub(crate) async fn stop(self) {
-        self.server.abort();
-        self.store.close().await;
+        self.server.stop().await;
     }
 
     pub(crate) async fn send(

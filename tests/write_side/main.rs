@@ -5,3 +5,5 @@ mod app;
 mod bundles;
 mod refusals;
 mod resources;
+#[path = "../support/mod.rs"]
+mod support;

@@ -73,7 +73,7 @@ impl Changes for EmbeddedChanges {
             read_batch(&txn, next).map_err(fault)
         })
         .await?;
-        self.next = batch.level.time;
+        self.next = batch.level.time + 1;
         self.idle = batch.quiet;
         Ok(batch)
     }
@@ -99,7 +99,9 @@ fn read_batch(txn: &ReadTransaction, mut next: u64) -> Result<ChangeBatch, Fault
         changes.push(change(seq.value(), row.value())?);
         next = seq.value() + 1;
     }
-    Ok(ChangeBatch { changes, level: LogPosition::before(next), quiet })
+    // Not before(next), where a change may yet come: where the last one is consumed.
+    let level = LogPosition { time: next.saturating_sub(1), consumed: 1 };
+    Ok(ChangeBatch { changes, level, quiet })
 }
 
 fn change(

@@ -1,0 +1,141 @@
+//! What can be set: one struct per concern, each value also from a `FHIRTAIL_…` variable.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::http::HeaderValue;
+use clap::Args;
+
+use crate::{live::HubOptions, store::embedded::EmbeddedOptions};
+
+/// Where the server listens, and who may come.
+#[derive(Debug, Clone, Args)]
+pub struct ListenArgs {
+    /// Address and port; port 0 takes a free one
+    #[arg(long, env = "FHIRTAIL_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    pub listen: SocketAddr,
+
+    /// Listen on an address that others can reach, though nobody is asked who they are
+    #[arg(long, env = "FHIRTAIL_INSECURE_PUBLIC")]
+    pub insecure_public: bool,
+
+    /// Origins whose pages may read from here, separated by commas; '*' is any
+    #[arg(long, env = "FHIRTAIL_CORS_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
+    pub cors_origins: Vec<HeaderValue>,
+}
+
+/// Where the resources are.
+#[derive(Debug, Clone, Args)]
+pub struct StoreArgs {
+    /// A directory (embedded store), or mongodb://…/DATABASE (MongoDB)
+    #[arg(
+        long,
+        env = "FHIRTAIL_STORE",
+        default_value = "./fhirtail-data",
+        value_name = "STORE",
+        hide_env_values = true
+    )]
+    pub store: String,
+
+    /// Embedded store: how long a snapshot may be read (seconds)
+    #[arg(long, env = "FHIRTAIL_SNAPSHOT_LIFE", default_value = "300", value_name = "S",
+          value_parser = seconds)]
+    pub snapshot_life: Duration,
+
+    /// Embedded store: how many bytes of changes are kept for who comes back
+    #[arg(long, env = "FHIRTAIL_LOG_BYTES", default_value_t = 1 << 30, value_name = "BYTES")]
+    pub log_bytes: u64,
+
+    /// Embedded store: for how long changes are kept for who comes back (seconds)
+    #[arg(long, env = "FHIRTAIL_LOG_AGE", default_value = "604800", value_name = "S",
+          value_parser = seconds)]
+    pub log_age: Duration,
+}
+
+impl StoreArgs {
+    /// What of it an embedded store takes.
+    #[must_use]
+    pub fn embedded(&self) -> EmbeddedOptions {
+        EmbeddedOptions {
+            snapshot_life: self.snapshot_life,
+            log_bytes: self.log_bytes,
+            log_age: self.log_age,
+            ..EmbeddedOptions::default()
+        }
+    }
+}
+
+/// How streams behave.
+#[derive(Debug, Clone, Args)]
+pub struct StreamArgs {
+    /// After how much silence a stream gets a comment (seconds)
+    #[arg(long, env = "FHIRTAIL_KEEP_ALIVE", default_value = "15", value_name = "S",
+          value_parser = seconds)]
+    pub keep_alive: Duration,
+
+    /// How long a client of an ended stream is asked to wait (seconds)
+    #[arg(long, env = "FHIRTAIL_RETRY", default_value = "3", value_name = "S",
+          value_parser = seconds)]
+    pub retry: Duration,
+
+    /// Over how much time open streams end when the server stops (seconds)
+    #[arg(long, env = "FHIRTAIL_DRAIN", default_value = "5", value_name = "S",
+          value_parser = seconds)]
+    pub drain: Duration,
+
+    /// The largest body that is read (bytes)
+    #[arg(long, env = "FHIRTAIL_BODY_LIMIT", default_value_t = 32 << 20, value_name = "BYTES")]
+    pub body_limit: usize,
+}
+
+/// The live part.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct LiveArgs {
+    /// How many bytes of changes the ring holds for clients that come back or lag
+    #[arg(long, env = "FHIRTAIL_RING_BYTES", default_value_t = 32 << 20, value_name = "BYTES")]
+    pub ring_bytes: usize,
+
+    /// How far before its start the ring begins (seconds)
+    #[arg(long, env = "FHIRTAIL_LOOK_BACK", default_value = "300", value_name = "S",
+          value_parser = seconds)]
+    pub look_back: Duration,
+
+    /// How many readers of the change log may be open at once for clients behind the ring
+    #[arg(long, env = "FHIRTAIL_CATCH_UPS", default_value_t = 8, value_name = "N")]
+    pub catch_ups: usize,
+}
+
+impl From<LiveArgs> for HubOptions {
+    fn from(args: LiveArgs) -> Self {
+        Self {
+            ring_bytes: args.ring_bytes,
+            look_back: args.look_back,
+            private_readers: args.catch_ups.max(1),
+        }
+    }
+}
+
+/// Everything that `serve` takes.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Where it listens.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    /// Where the resources are.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// How streams behave.
+    #[command(flatten)]
+    pub stream: StreamArgs,
+    /// The live part.
+    #[command(flatten)]
+    pub live: LiveArgs,
+}
+
+/// Reads seconds, with a fraction if need be.
+///
+/// # Errors
+/// Not a number, negative, or beyond what a duration holds.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}

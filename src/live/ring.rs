@@ -1,0 +1,220 @@
+//! The ring: the last changes of the log, bounded by bytes, each written as a frame once. Pure.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    frame::Format,
+    position::{Epoch, LogPosition, Position},
+    store::{Change, ChangeBatch, ChangeKind},
+};
+
+/// A change with its frame, shared by all streams that carry it.
+#[derive(Debug)]
+pub struct Entry {
+    /// The change.
+    pub change: Change,
+    frame: OnceLock<Bytes>,
+}
+
+impl Entry {
+    /// A change whose frame is not yet written.
+    #[must_use]
+    pub fn new(change: Change) -> Arc<Self> {
+        Arc::new(Self { change, frame: OnceLock::new() })
+    }
+
+    /// The SSE frame of a live stream without members in its positions: written on first
+    /// demand. Empty for changes that are no resource's.
+    pub fn frame(&self, epoch: Epoch) -> &Bytes {
+        self.frame.get_or_init(|| {
+            let mut out = BytesMut::new();
+            let log = self.change.position;
+            let id = Position { epoch, log, members: None, scan: None }.to_string();
+            self.write(Format::Sse, &mut out, &id);
+            out.freeze()
+        })
+    }
+
+    /// Writes the change as what it is: an upsert as its resource, a deletion as `deleted`.
+    pub fn write(&self, format: Format, out: &mut BytesMut, id: &str) {
+        match &self.change.kind {
+            ChangeKind::Upsert { ty, json, .. } => format.resource(out, *ty, id, json),
+            ChangeKind::Delete { ty, id: resource, .. } => format.deleted(out, *ty, resource, id),
+            ChangeKind::Replaced { .. } => {}
+        }
+    }
+
+    /// About how many bytes the ring holds for this entry.
+    fn weight(&self) -> usize {
+        const OVERHEAD: usize = 256;
+        match &self.change.kind {
+            // The text and, once written, its frame.
+            ChangeKind::Upsert { json, .. } => OVERHEAD + 2 * json.len(),
+            ChangeKind::Delete { .. } | ChangeKind::Replaced { .. } => OVERHEAD,
+        }
+    }
+}
+
+/// Some changes in commit order, and how far they reach.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// The changes.
+    pub entries: Vec<Arc<Entry>>,
+    /// With them, everything before this is delivered.
+    pub level: LogPosition,
+    /// The log ended there when it was last read.
+    pub quiet: bool,
+}
+
+/// The last changes of the log.
+#[derive(Debug)]
+pub(super) struct Ring {
+    entries: VecDeque<Arc<Entry>>,
+    bytes: usize,
+    capacity: usize,
+    /// Every change after this, up to `level`, is in the ring.
+    start: LogPosition,
+    level: LogPosition,
+    quiet: bool,
+}
+
+impl Ring {
+    pub(super) fn new(start: LogPosition, capacity: usize) -> Self {
+        let entries = VecDeque::new();
+        Self { entries, bytes: 0, capacity, start, level: start, quiet: false }
+    }
+
+    /// Adds what the tail has read; the oldest changes make room.
+    pub(super) fn push(&mut self, batch: ChangeBatch) {
+        for change in batch.changes {
+            let entry = Entry::new(change);
+            self.bytes += entry.weight();
+            self.entries.push_back(entry);
+        }
+        while self.bytes > self.capacity && self.entries.len() > 1 {
+            let Some(oldest) = self.entries.pop_front() else { break };
+            self.bytes -= oldest.weight();
+            self.start = oldest.change.position;
+        }
+        self.level = self.level.max(batch.level);
+        self.quiet = batch.quiet;
+    }
+
+    /// Forgets everything: the log was lost, and goes on at `start`.
+    pub(super) fn restart(&mut self, start: LogPosition) {
+        *self = Self::new(start, self.capacity);
+    }
+
+    /// The changes after a position, about `budget` bytes of them. `None`: the ring no longer
+    /// reaches back that far.
+    pub(super) fn read(&self, after: LogPosition, budget: usize) -> Option<Page> {
+        if after < self.start {
+            return None;
+        }
+        let first = self.entries.partition_point(|entry| entry.change.position <= after);
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for entry in self.entries.range(first..) {
+            if bytes >= budget {
+                let level = entries.last().map_or(after, |e: &Arc<Entry>| e.change.position);
+                return Some(Page { entries, level, quiet: false });
+            }
+            bytes += entry.weight();
+            entries.push(Arc::clone(entry));
+        }
+        Some(Page { entries, level: self.level.max(after), quiet: self.quiet })
+    }
+
+    pub(super) fn covers(&self, after: LogPosition) -> bool {
+        after >= self.start
+    }
+
+    pub(super) fn level(&self) -> LogPosition {
+        self.level
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fhir::ResourceType,
+        store::{Before, DocId},
+    };
+
+    fn change(time: u64) -> Change {
+        let kind = ChangeKind::Upsert {
+            ty: ResourceType::parse("Basic").unwrap(),
+            id: time.to_string().into(),
+            doc: DocId::Text(time.to_string().into()),
+            updated_ms: None,
+            json: Bytes::from_static(&[b'x'; 100]),
+            before: Before::Absent,
+        };
+        let position = LogPosition { time, consumed: 1 };
+        Change { position, committed: jiff::Timestamp::UNIX_EPOCH, kind }
+    }
+
+    fn batch(times: std::ops::Range<u64>) -> ChangeBatch {
+        let level = LogPosition::before(times.end);
+        ChangeBatch { changes: times.map(change).collect(), level, quiet: true }
+    }
+
+    fn times(page: &Page) -> Vec<u64> {
+        page.entries.iter().map(|entry| entry.change.position.time).collect()
+    }
+
+    #[test]
+    fn gives_exactly_what_follows_or_says_that_it_can_not() {
+        let mut ring = Ring::new(LogPosition::before(10), 5 * 456);
+        ring.push(batch(10..20));
+        assert_eq!(ring.len(), 5);
+        for after in 0..25 {
+            let page = ring.read(LogPosition::past(after), usize::MAX);
+            match after {
+                0..14 => assert!(page.is_none(), "{after}"),
+                _ => assert_eq!(times(&page.unwrap()), (after + 1..20).collect::<Vec<_>>()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_ahead_of_the_tail_is_never_taken_back() {
+        let mut ring = Ring::new(LogPosition::before(10), 10_000);
+        ring.push(batch(10..12));
+        let ahead = LogPosition::past(15);
+        assert_eq!(ring.read(ahead, usize::MAX).unwrap().level, ahead);
+        ring.push(batch(12..18));
+        assert_eq!(times(&ring.read(ahead, usize::MAX).unwrap()), [16, 17]);
+    }
+
+    #[test]
+    fn a_page_within_a_budget_ends_where_its_last_change_ends() {
+        let mut ring = Ring::new(LogPosition::before(10), 10_000);
+        ring.push(batch(10..14));
+        let mut after = LogPosition::before(10);
+        let mut seen = Vec::new();
+        loop {
+            let page = ring.read(after, 1).unwrap();
+            seen.extend(times(&page));
+            after = page.level;
+            if page.quiet {
+                break;
+            }
+        }
+        assert_eq!((seen, after), (vec![10, 11, 12, 13], LogPosition::before(14)));
+    }
+}

@@ -1,0 +1,88 @@
+//! The live stage: what changes, and word of when the client's copy is whole.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{CHUNK_BYTES, Ended, Goal, Session, Stage};
+use crate::{
+    frame::{self, Control},
+    live::{Follow, Followed},
+    position::LogPosition,
+    store::{Store, StoreError},
+};
+
+impl Session {
+    pub(super) async fn live(
+        &mut self,
+        mut follow: Follow,
+        mut goal: Option<Goal>,
+    ) -> Result<(), Ended> {
+        if goal.is_none() && !self.caught_up {
+            let end = self.goal().await?;
+            // A snapshot's handoff lies one past its T.
+            if follow.position().time > end.head.time.saturating_add(1) {
+                self.stage = Stage::Live { follow, goal };
+                return self.wait_for_the_log().await;
+            }
+            goal = Some(end);
+        }
+        while self.out.len() < CHUNK_BYTES {
+            match follow.next().await {
+                Ok(Followed::Change(entry)) => {
+                    let verdict = self.filter().verdict(&entry.change);
+                    if !self.write_change(&entry, verdict, None)? {
+                        return Ok(());
+                    }
+                }
+                Ok(Followed::Level { quiet }) => {
+                    self.level(follow.position(), quiet, &mut goal);
+                    if !self.out.is_empty() {
+                        break;
+                    }
+                }
+                Ok(Followed::FellBehind) => {
+                    self.fell_behind(follow.position());
+                    break;
+                }
+                Err(StoreError::PositionLost(why)) => return self.reset(&why),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.stage = Stage::Live { follow, goal };
+        Ok(())
+    }
+
+    /// The end of the log as it is now: who has passed it has all that was written before.
+    async fn goal(&self) -> Result<Goal, Ended> {
+        let at = Timestamp::now();
+        let head = self.ask(|store: Arc<dyn Store>| async move { store.head().await }).await?;
+        Ok(Goal { head, at })
+    }
+
+    fn level(&mut self, position: LogPosition, quiet: bool, goal: &mut Option<Goal>) {
+        match goal {
+            Some(reached) if reached.is_reached(position, quiet) => {
+                let data = frame::transaction_time(reached.at);
+                self.write_control(Control::CaughtUp, &data, position);
+                self.caught_up = true;
+                *goal = None;
+            }
+            _ if self.out.is_empty() => self.checkpoint(position, None),
+            _ => {}
+        }
+    }
+
+    fn fell_behind(&mut self, position: LogPosition) {
+        if std::mem::take(&mut self.caught_up) {
+            let data = frame::transaction_time(Timestamp::now());
+            self.write_control(Control::FellBehind, &data, position);
+        }
+    }
+}
+
+impl Goal {
+    fn is_reached(&self, position: LogPosition, quiet: bool) -> bool {
+        position.time > self.head.time || (quiet && position.time >= self.head.time)
+    }
+}

@@ -1,0 +1,195 @@
+//! A session: one client's stream, from its snapshot through the handoff to the live ring.
+//!
+//! ```text
+//!   (P, cursor) ─▶ resume ─▶ replay (P, T] ─▶ scan at T ──▶ live: follow(T)
+//!                    ▲                          ▲    │           │
+//!        nothing ─▶ begin: snapshot at T ───────┘    │           │
+//!                    ▲                     expired: (T, cursor)  │
+//!                    └────── reset ◀──── position lost ◀─────────┘
+//!   (P) ────────────────────────────────────────▶ live: follow(P)
+//! ```
+//!
+//! It is pulled: [`Session::step`] runs only while the socket takes more, and leaves what is to
+//! be written in a buffer. One file a stage; `write` is where frames get their positions.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::{
+    filter::Filter,
+    frame::Format,
+    history::{Cursor, History},
+    live::{Follow, Hub},
+    plan::{Members, Plan, Scope},
+    position::{Epoch, LogPosition, Position},
+    store::{Snapshot, Store, StoreError},
+};
+
+mod body;
+mod live;
+mod replay;
+mod scan;
+mod snapshot;
+mod write;
+
+pub use body::{BodyOptions, body};
+
+/// How many bytes are written at once, about.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Why a stream ends before all is sent.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Ended {
+    /// The store failed in a way that the client can only meet by coming again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The client's copy can't be made whole in this format, or what it was about is gone.
+    #[error("{0}")]
+    Gone(String),
+}
+
+/// One client's stream.
+pub struct Session {
+    plan: Arc<Plan>,
+    query: u32,
+    epoch: Epoch,
+    store: Arc<dyn Store>,
+    hub: Arc<Hub>,
+    format: Format,
+    /// The members of the plan's group, as of the snapshot or position that the stream is at.
+    members: Option<Members>,
+    stage: Stage,
+    out: BytesMut,
+    /// The position that the client was last given, and when.
+    told: Option<Position>,
+    told_at: Instant,
+    /// The client has heard `caught-up`, and has been level with the ring since.
+    caught_up: bool,
+    /// Snapshots in a row that expired before one resource was read.
+    expiries: u32,
+    /// How often the client's position was found ahead of the log.
+    ahead: u32,
+}
+
+enum Stage {
+    /// Take a snapshot, to read it from the start.
+    Begin,
+    /// Take a snapshot, to go on from where another one was left.
+    Resume { log: LogPosition, cursor: Cursor, members: Option<u32> },
+    /// Send what changed up to the snapshot in the part that was scanned.
+    Replay { follow: Follow, snapshot: Arc<dyn Snapshot>, cursor: Cursor },
+    /// Send what the snapshot holds.
+    Scan(History),
+    /// Check that a group's members are still those of the position, to go on live.
+    Rejoin { log: LogPosition, members: Option<u32> },
+    /// Send what changes.
+    Live { follow: Follow, goal: Option<Goal> },
+    /// All is sent.
+    End,
+}
+
+/// What a stream must have passed to be called caught up.
+#[derive(Debug, Clone, Copy)]
+struct Goal {
+    head: LogPosition,
+    at: Timestamp,
+}
+
+impl Session {
+    /// A stream that goes on at a position, or starts with the history. A position with a scan
+    /// must be of this plan's query.
+    #[must_use]
+    pub fn new(
+        plan: Arc<Plan>,
+        store: Arc<dyn Store>,
+        hub: Arc<Hub>,
+        format: Format,
+        start: Option<Position>,
+    ) -> Self {
+        let mut session = Self {
+            query: plan.query(),
+            epoch: store.epoch(),
+            plan,
+            store,
+            hub,
+            format,
+            members: None,
+            stage: Stage::Begin,
+            out: BytesMut::new(),
+            told: None,
+            told_at: Instant::now(),
+            caught_up: false,
+            expiries: 0,
+            ahead: 0,
+        };
+        if let Some(start) = start {
+            session.start_at(start);
+        }
+        session
+    }
+
+    fn start_at(&mut self, start: Position) {
+        if start.epoch != self.epoch {
+            const WHY: &str = "the position is another database's, or of the time before this \
+                               one was restored";
+            // An event stream can always say so; it is the only format with positions.
+            drop(self.reset(WHY));
+            return;
+        }
+        let Position { log, members, scan, .. } = start.clone();
+        self.told = Some(start);
+        self.stage = match scan {
+            Some(scan) => {
+                let cursor = Cursor { type_index: scan.type_index, key: scan.key };
+                Stage::Resume { log, cursor, members }
+            }
+            None if !self.plan.follow => Stage::End,
+            None if self.has_group() => Stage::Rejoin { log, members },
+            None => self.live_at(log),
+        };
+    }
+
+    /// Whether all is sent.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::End) && self.out.is_empty()
+    }
+
+    /// What there is to write.
+    pub fn take_out(&mut self) -> Bytes {
+        self.out.split().freeze()
+    }
+
+    /// Goes on until there is something to write or the stage has changed.
+    ///
+    /// # Errors
+    /// The stream ends. What is in the buffer is still to be written.
+    pub async fn step(&mut self) -> Result<(), Ended> {
+        match std::mem::replace(&mut self.stage, Stage::End) {
+            Stage::Begin => self.begin().await,
+            Stage::Resume { log, cursor, members } => self.resume(log, cursor, members).await,
+            Stage::Replay { follow, snapshot, cursor } => {
+                self.replay(follow, snapshot, cursor).await
+            }
+            Stage::Scan(history) => self.scan(history).await,
+            Stage::Rejoin { log, members } => self.rejoin(log, members).await,
+            Stage::Live { follow, goal } => self.live(follow, goal).await,
+            Stage::End => Ok(()),
+        }
+    }
+
+    fn live_at(&self, log: LogPosition) -> Stage {
+        Stage::Live { follow: self.hub.follow(log), goal: None }
+    }
+
+    fn filter(&self) -> Filter<'_> {
+        Filter { plan: &self.plan, members: self.members.as_ref() }
+    }
+
+    fn has_group(&self) -> bool {
+        matches!(self.plan.scope, Scope::Group(_))
+    }
+}

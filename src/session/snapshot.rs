@@ -1,0 +1,131 @@
+//! Taking a snapshot: to begin, to go on where another was left, to check a group's members.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+
+use super::{Ended, Session, Stage};
+use crate::{
+    fhir::ResourceType,
+    filter::members_of,
+    frame::Format,
+    history::{Cursor, History},
+    plan::{Members, Scope},
+    position::LogPosition,
+    store::{Snapshot, Store, StoreError, detached},
+};
+
+const WAIT: Duration = Duration::from_millis(250);
+/// How often a position may lie ahead of the log before it is not believed.
+const MOST_AHEAD: u32 = 12;
+/// How often a stream that has an end asks a store that does not answer.
+const TRIES: u32 = 120;
+
+impl Session {
+    pub(super) async fn begin(&mut self) -> Result<(), Ended> {
+        let snapshot = self.take_snapshot().await?;
+        self.scan_on(snapshot, None);
+        Ok(())
+    }
+
+    pub(super) async fn resume(
+        &mut self,
+        log: LogPosition,
+        cursor: Cursor,
+        members: Option<u32>,
+    ) -> Result<(), Ended> {
+        let snapshot = self.take_snapshot().await?;
+        if self.members_differ(members) {
+            return self.reset("the members of the group have changed");
+        }
+        if log.time > snapshot.position().time {
+            self.stage = Stage::Resume { log, cursor, members };
+            return self.wait_for_the_log().await;
+        }
+        self.stage = Stage::Replay { follow: self.hub.follow(log), snapshot, cursor };
+        Ok(())
+    }
+
+    pub(super) async fn rejoin(
+        &mut self,
+        log: LogPosition,
+        members: Option<u32>,
+    ) -> Result<(), Ended> {
+        self.take_snapshot().await?;
+        if self.members_differ(members) {
+            return self.reset("the members of the group have changed");
+        }
+        self.stage = self.live_at(log);
+        Ok(())
+    }
+
+    pub(super) fn scan_on(&mut self, snapshot: Arc<dyn Snapshot>, cursor: Option<Cursor>) {
+        self.stage = Stage::Scan(History::new(Arc::clone(&self.plan), snapshot, cursor));
+    }
+
+    /// The client has seen what this log does not yet hold. A node that lags will; another
+    /// history of the same database never.
+    pub(super) async fn wait_for_the_log(&mut self) -> Result<(), Ended> {
+        self.ahead += 1;
+        if self.ahead > MOST_AHEAD {
+            return self.reset("the position lies in the future of the log");
+        }
+        sleep(WAIT).await;
+        Ok(())
+    }
+
+    fn members_differ(&self, then: Option<u32>) -> bool {
+        self.has_group() && self.members.as_ref().map(Members::hash) != then
+    }
+
+    /// Takes a snapshot, and the members of the plan's group from it.
+    async fn take_snapshot(&mut self) -> Result<Arc<dyn Snapshot>, Ended> {
+        let group = match &self.plan.scope {
+            Scope::Group(id) => Some(id.clone()),
+            Scope::System | Scope::Patients => None,
+        };
+        let ask = |store| snapshot_with_members(store, group.clone());
+        let (snapshot, members) = self.ask(ask).await?;
+        if let (Some(id), None) = (group, &members) {
+            return Err(Ended::Gone(format!("there is no Group/{id} any more")));
+        }
+        self.members = members;
+        Ok(snapshot)
+    }
+
+    /// Asks the store, again and again while it does not answer: an event stream as long as
+    /// its client stays, a stream that has an end for a while.
+    pub(super) async fn ask<T, F>(
+        &self,
+        call: impl Fn(Arc<dyn Store>) -> F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        for tries in 1.. {
+            match detached(call(Arc::clone(&self.store))).await {
+                Err(StoreError::Unavailable(_) | StoreError::SnapshotExpired)
+                    if self.format == Format::Sse || tries < TRIES => {}
+                answer => return answer,
+            }
+            sleep(WAIT).await;
+        }
+        Err(StoreError::SnapshotExpired)
+    }
+}
+
+async fn snapshot_with_members(
+    store: Arc<dyn Store>,
+    group: Option<String>,
+) -> Result<(Arc<dyn Snapshot>, Option<Members>), StoreError> {
+    let snapshot = store.snapshot().await?;
+    let (Some(id), Some(ty)) = (group, ResourceType::parse("Group")) else {
+        return Ok((snapshot, None));
+    };
+    let Some(group) = snapshot.read(ty, &id).await? else { return Ok((snapshot, None)) };
+    match members_of(&group) {
+        Some(members) => Ok((snapshot, Some(members))),
+        None => Err(StoreError::Failed(format!("the members of Group/{id} can't be read"))),
+    }
+}

@@ -1,0 +1,248 @@
+//! The log: one change stream over the whole database, read batch by batch in a task of its own.
+//!
+//! The cursor is a plain one over `$changeStream`, so nothing resumes behind our back: an error
+//! ends the reader, and its user opens another at the position it has come to.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use mongodb::{
+    bson::{Document, doc},
+    options::RunCursorCommandOptions,
+    raw_batch_cursor::{RawBatch, RawBatchCursor},
+};
+use tokio::{sync::mpsc, time::timeout};
+
+use super::{
+    Shared, errors,
+    event::{Event, token_time},
+    log,
+    lookup::{self, Place},
+    mapping::{self, Step},
+    time,
+    walk::{Element, Elements},
+};
+use crate::{
+    position::LogPosition,
+    store::{ChangeBatch, Changes, StoreError},
+};
+
+/// How long the server waits for something to happen before it answers "nothing".
+const AWAIT: Duration = Duration::from_millis(250);
+
+/// How long [`Changes::next`] waits before it answers "nothing".
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The reading end of the task.
+#[derive(Debug)]
+pub(super) struct Reader {
+    batches: mpsc::Receiver<Result<ChangeBatch, StoreError>>,
+    level: LogPosition,
+}
+
+impl Reader {
+    /// Opens the change stream and starts the task, which ends once the reader is dropped.
+    pub(super) async fn open(shared: Arc<Shared>, after: LogPosition) -> Result<Self, StoreError> {
+        shared.freshen_catalog().await?;
+        let tail = Tail::open(shared, after).await?;
+        let (sender, batches) = mpsc::channel(1);
+        tokio::spawn(tail.run(sender));
+        Ok(Self { batches, level: after })
+    }
+
+    /// Whether the log honours a position.
+    pub(super) async fn probe(shared: &Shared, after: LogPosition) -> Result<(), StoreError> {
+        open_cursor(shared, after.time).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl Changes for Reader {
+    async fn next(&mut self) -> Result<ChangeBatch, StoreError> {
+        match timeout(PATIENCE, self.batches.recv()).await {
+            Ok(Some(Ok(batch))) => {
+                self.level = batch.level;
+                Ok(batch)
+            }
+            Ok(Some(Err(error))) => Err(error),
+            Ok(None) => Err(StoreError::Unavailable("the reader of the log has ended".into())),
+            Err(_) => Ok(ChangeBatch { changes: Vec::new(), level: self.level, quiet: false }),
+        }
+    }
+}
+
+/// The task: a cursor, and how far it has come.
+struct Tail {
+    shared: Arc<Shared>,
+    cursor: RawBatchCursor,
+    /// Events up to here are not for the reader.
+    after: LogPosition,
+    /// The place of the last event.
+    at: LogPosition,
+    level: LogPosition,
+    /// Resume tokens have shown no other time than their events.
+    tokens_hold: bool,
+    /// Documents that were read as of a time: their events up to then are contained in that.
+    ahead: HashMap<Place, u64>,
+    /// Collections came or went.
+    listing_changed: bool,
+}
+
+impl Tail {
+    async fn open(shared: Arc<Shared>, after: LogPosition) -> Result<Self, StoreError> {
+        // The handoff from a snapshot at the last write's time T is T + 1.
+        if after.time > log::latest(&shared).await?.saturating_add(1) {
+            let why = "it lies in the future of this log";
+            return Err(StoreError::PositionLost(why.into()));
+        }
+        let cursor = open_cursor(&shared, after.time).await?;
+        let at = LogPosition::before(after.time);
+        Ok(Self {
+            shared,
+            cursor,
+            after,
+            at,
+            level: after,
+            tokens_hold: true,
+            ahead: HashMap::new(),
+            listing_changed: false,
+        })
+    }
+
+    /// Reads one reply ahead of whoever listens, until nobody does.
+    async fn run(mut self, batches: mpsc::Sender<Result<ChangeBatch, StoreError>>) {
+        while batches.reserve().await.is_ok() {
+            let batch = self.read().await;
+            let ends = batch.is_err();
+            if batches.send(batch).await.is_err() || ends {
+                return;
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<ChangeBatch, StoreError> {
+        let reply = loop {
+            match self.cursor.next().await {
+                Some(reply) => break reply.map_err(|error| errors::in_log(&error))?,
+                None => self.cursor = open_cursor(&self.shared, self.at.time).await?,
+            }
+        };
+        let mut steps = Vec::new();
+        let empty = self.take_events(&reply, &mut steps)?;
+        self.complete(&mut steps).await?;
+        if std::mem::take(&mut self.listing_changed) {
+            self.shared.refresh_catalog().await?;
+        }
+        self.advance(&reply);
+        let changes = steps.into_iter().map(|step| step.change).collect();
+        // Through mongos an empty reply may be one that came before a shard had read on.
+        Ok(ChangeBatch { changes, level: self.level, quiet: empty && !self.shared.sharded })
+    }
+
+    /// Reads the events of a reply. Returns whether there were none.
+    fn take_events(&mut self, reply: &RawBatch, steps: &mut Vec<Step>) -> Result<bool, StoreError> {
+        let events = reply.doc_slices().map_err(|error| errors::plain(&error))?;
+        let mut elements = Elements::of(events.as_bytes()).map_err(|_| unknown_event())?;
+        let mut empty = true;
+        while let Some(element) = elements.next().map_err(|_| unknown_event())? {
+            empty = false;
+            let event = Event::parse(element.value).map_err(|_| unknown_event())?;
+            self.take_event(&event, steps);
+        }
+        Ok(empty)
+    }
+
+    fn take_event(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) {
+        self.tokens_hold &= event.token_time == Some(event.time);
+        let consumed = if event.time == self.at.time { self.at.consumed + 1 } else { 1 };
+        self.at = LogPosition { time: event.time, consumed };
+        if self.at > self.after {
+            self.map_event(event, steps);
+        }
+        if event.operation == "invalidate" {
+            // The stream is dead; its database's log goes on.
+            self.at = LogPosition::past(event.time);
+            self.after = self.after.max(self.at);
+        }
+    }
+
+    fn map_event(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) {
+        let mapped = mapping::steps(&self.shared, event, self.at);
+        self.listing_changed |= mapped.listing_changed;
+        self.ahead.retain(|_, time| *time >= event.time);
+        let contained = |step: &Step| step.place().is_some_and(|at| self.ahead.contains_key(&at));
+        steps.extend(mapped.steps.into_iter().filter(|step| !contained(step)));
+    }
+
+    /// Gives events that came without their document what was there after the last event of the
+    /// reply. Only the last event of a document gets it; those before it give way.
+    async fn complete(&mut self, steps: &mut Vec<Step>) -> Result<(), StoreError> {
+        if !steps.iter().any(|step| step.open) {
+            return Ok(());
+        }
+        let last: HashMap<Place, usize> =
+            steps.iter().enumerate().filter_map(|(at, step)| Some((step.place()?, at))).collect();
+        let wanted = last.iter().filter(|(_, at)| steps[**at].open);
+        let wanted: Vec<Place> = wanted.map(|(place, _)| place.clone()).collect();
+        let mut seen = lookup::look_up(&self.shared, &wanted, self.at.time).await?;
+        for place in wanted {
+            // Nothing there: a delete follows.
+            if let Some(found) = seen.documents.remove(&place) {
+                steps[last[&place]].fill(found);
+                self.ahead.insert(place, seen.time);
+            }
+        }
+        steps.retain(|step| !step.open);
+        Ok(())
+    }
+
+    fn advance(&mut self, reply: &RawBatch) {
+        self.level = self.level.max(self.at);
+        let mark = Elements::of(reply.as_raw_document().as_bytes())
+            .ok()
+            .and_then(|reply| reply.find("cursor"))
+            .and_then(|cursor| cursor.document()?.find("postBatchResumeToken"))
+            .and_then(|token: Element<'_>| token_time(token.document()?));
+        if let (true, Some(mark)) = (self.tokens_hold, mark) {
+            self.level = self.level.max(LogPosition::before(mark));
+        }
+    }
+}
+
+fn unknown_event() -> StoreError {
+    StoreError::Failed("MongoDB's change stream sent what is no event".into())
+}
+
+/// Opens the change stream from the first event at `time` on. The one pipeline for all readers:
+/// a position counts events, so no stage may change their number.
+async fn open_cursor(shared: &Shared, time: u64) -> Result<RawBatchCursor, StoreError> {
+    let mut stream = doc! {"startAtOperationTime": time::to_bson(time)};
+    if shared.has_images {
+        stream.insert("fullDocument", "whenAvailable");
+        stream.insert("fullDocumentBeforeChange", "whenAvailable");
+    }
+    let command = doc! {
+        "aggregate": 1,
+        "pipeline": [{"$changeStream": stream}, leave_out_the_large()],
+        "cursor": {"batchSize": shared.batch_size},
+        "readConcern": {"level": "majority"},
+    };
+    let options =
+        RunCursorCommandOptions::builder().batch_size(shared.batch_size).max_time(AWAIT).build();
+    let opened = shared.db.run_cursor_command(command).with_options(options).batch().await;
+    opened.map_err(|error| errors::in_log(&error))
+}
+
+/// What nobody reads, and a before-image which with its after-image would not fit into an event.
+fn leave_out_the_large() -> Document {
+    const EVENT_BYTES: i32 = 16 * 1024 * 1024 - 4096;
+    let size = |member: &str| doc! {"$ifNull": [{"$bsonSize": member}, 0]};
+    let images = doc! {"$add": [size("$fullDocument"), size("$fullDocumentBeforeChange")]};
+    doc! {"$set": {
+        "updateDescription": "$$REMOVE",
+        "fullDocumentBeforeChange": {"$cond": [
+            {"$gt": [images, EVENT_BYTES]}, "$$REMOVE", "$fullDocumentBeforeChange",
+        ]},
+    }}
+}

@@ -1,0 +1,243 @@
+//! From a URI to a deployment that this store can work with, or one clear line why not.
+
+use futures_util::TryStreamExt;
+use mongodb::{
+    Client, Database,
+    bson::{Bson, Document, doc, spec::BinarySubtype},
+    error::{Error, ErrorKind},
+    options::{Acknowledgment, ClientOptions, ReadConcern, WriteConcern},
+};
+use std::time::Duration;
+
+use super::{
+    catalog::{self, Catalog},
+    errors,
+    layout::{Layout, OWN},
+};
+use crate::position::{Epoch, StableHash};
+
+/// Why there is no store. One line for people; never a password.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ConnectError {
+    /// Not a connection string.
+    #[error("the MongoDB URI can't be read: {0}")]
+    Uri(String),
+    /// The connection string names no database.
+    #[error("the MongoDB URI names no database: write mongodb://host:27017/DATABASE")]
+    NoDatabase,
+    /// Nobody there.
+    #[error("no MongoDB answers at {hosts}: {why}")]
+    Unreachable {
+        /// The hosts of the URI.
+        hosts: String,
+        /// What was tried.
+        why: String,
+    },
+    /// Wrong user, wrong password, or no right to the database.
+    #[error("MongoDB at {hosts} refuses the login: {why}")]
+    Denied {
+        /// The hosts of the URI.
+        hosts: String,
+        /// The server's words.
+        why: String,
+    },
+    /// Neither a replica set nor a sharded cluster.
+    #[error(
+        "MongoDB at {hosts} is a standalone server and keeps no log of changes: start it with \
+         `mongod --replSet rs0` and run `rs.initiate()` once"
+    )]
+    Standalone {
+        /// The hosts of the URI.
+        hosts: String,
+    },
+    /// Older than 5.0.
+    #[error("MongoDB at {hosts} has version {version}; 5.0 is the oldest with snapshot reads")]
+    TooOld {
+        /// The hosts of the URI.
+        hosts: String,
+        /// The server's version.
+        version: String,
+    },
+    /// Anything else the server refused.
+    #[error("MongoDB at {hosts}: {why}")]
+    Failed {
+        /// The hosts of the URI.
+        hosts: String,
+        /// The server's words.
+        why: String,
+    },
+}
+
+/// A deployment that has passed all checks.
+#[derive(Debug)]
+pub(super) struct Deployment {
+    pub(super) client: Client,
+    /// Without concerns of its own: snapshot sessions bring theirs.
+    pub(super) db: Database,
+    pub(super) epoch: Epoch,
+    /// MongoDB ≥ 6.0: collections can keep pre- and post-images.
+    pub(super) has_images: bool,
+    /// Reached through mongos.
+    pub(super) sharded: bool,
+    hosts: String,
+    pub(super) description: String,
+}
+
+/// MongoDB 5.0 and 6.0, as `maxWireVersion`.
+const WIRE_5_0: i32 = 13;
+const WIRE_6_0: i32 = 17;
+
+const SERVER_SELECTION: Duration = Duration::from_secs(5);
+const POOL: u32 = 64;
+
+/// Connects and checks.
+pub(super) async fn connect(uri: &str) -> Result<Deployment, ConnectError> {
+    let options = parse(uri).await?;
+    let hosts: Vec<String> = options.hosts.iter().map(ToString::to_string).collect();
+    let hosts = hosts.join(",");
+    let failed = |error: &Error| refusal(&hosts, error);
+    let name = options.default_database.clone().ok_or(ConnectError::NoDatabase)?;
+    let client = Client::with_options(options).map_err(|error| failed(&error))?;
+    let db = client.database(&name);
+    let hello = db.run_command(doc! {"hello": 1}).await.map_err(|error| failed(&error))?;
+    let sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+    let set = hello.get_str("setName").ok();
+    if set.is_none() && !sharded {
+        return Err(ConnectError::Standalone { hosts });
+    }
+    let wire = hello.get_i32("maxWireVersion").unwrap_or(0);
+    if wire < WIRE_5_0 {
+        return Err(ConnectError::TooOld { version: version(&db).await, hosts });
+    }
+    let epoch = epoch(&db, sharded).await.map_err(|error| failed(&error))?;
+    let kind = set.map_or("sharded cluster".into(), |set| format!("replica set {set}"));
+    let description = format!("MongoDB {kind} at {hosts}, database {name}");
+    let has_images = wire >= WIRE_6_0;
+    Ok(Deployment { client, db, epoch, has_images, sharded, hosts, description })
+}
+
+/// The first listing, with which a lack of rights on the database shows.
+pub(super) async fn catalog(
+    deployment: &Deployment,
+    layout: &Layout,
+) -> Result<Catalog, ConnectError> {
+    let listed = Catalog::read(&deployment.db, layout).await;
+    listed.map_err(|error| refusal(&deployment.hosts, &error))
+}
+
+async fn parse(uri: &str) -> Result<ClientOptions, ConnectError> {
+    let unreadable = |error: Error| ConnectError::Uri(without_password(uri, &errors::text(&error)));
+    let mut options = ClientOptions::parse(uri).await.map_err(unreadable)?;
+    options.app_name.get_or_insert_with(|| "fhirtail".into());
+    options.server_selection_timeout.get_or_insert(SERVER_SELECTION);
+    options.max_pool_size.get_or_insert(POOL);
+    // A client-wide read concern would contradict the snapshot sessions' own.
+    options.read_concern = None;
+    options.write_concern = Some(durable());
+    Ok(options)
+}
+
+/// Acknowledged by a majority, in its journals.
+pub(super) fn durable() -> WriteConcern {
+    WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build()
+}
+
+/// What reads outside snapshots see.
+pub(super) fn majority() -> ReadConcern {
+    ReadConcern::majority()
+}
+
+/// A driver's message about a URI, in which the password could stand.
+fn without_password(uri: &str, message: &str) -> String {
+    let credentials = uri.split_once("://").map_or(uri, |(_, rest)| rest).rsplit_once('@');
+    match credentials.and_then(|(credentials, _)| credentials.split_once(':')) {
+        Some((_, password)) if !password.is_empty() => message.replace(password, "***"),
+        _ => message.to_owned(),
+    }
+}
+
+fn refusal(hosts: &str, error: &Error) -> ConnectError {
+    const UNAUTHORIZED: [i32; 2] = [13, 18];
+    let hosts = hosts.to_owned();
+    let why = errors::text(error);
+    match &*error.kind {
+        ErrorKind::Authentication { .. } => ConnectError::Denied { hosts, why },
+        ErrorKind::Command(command) if UNAUTHORIZED.contains(&command.code) => {
+            ConnectError::Denied { hosts, why }
+        }
+        ErrorKind::ServerSelection { .. } | ErrorKind::Io(_) | ErrorKind::DnsResolve { .. } => {
+            ConnectError::Unreachable { hosts, why }
+        }
+        _ => ConnectError::Failed { hosts, why },
+    }
+}
+
+async fn version(db: &Database) -> String {
+    let reply = db.run_command(doc! {"buildInfo": 1}).await.unwrap_or_default();
+    reply.get_str("version").unwrap_or("unknown").to_owned()
+}
+
+/// The replica set's id and the database's name; where the id may not be read, or there are
+/// several sets, the UUID of a collection of ours instead.
+async fn epoch(db: &Database, sharded: bool) -> Result<Epoch, Error> {
+    let set = if sharded { None } else { replica_set_id(db).await };
+    let id = match set {
+        Some(id) => id,
+        None => own_uuid(db).await?,
+    };
+    Ok(Epoch(StableHash::default().with(&id).with(db.name().as_bytes()).finish()))
+}
+
+async fn replica_set_id(db: &Database) -> Option<Vec<u8>> {
+    let admin = db.client().database("admin");
+    let reply = admin.run_command(doc! {"replSetGetConfig": 1}).await.ok()?;
+    let settings = reply.get_document("config").ok()?.get_document("settings").ok()?;
+    settings.get_object_id("replicaSetId").ok().map(|id| id.bytes().to_vec())
+}
+
+async fn own_uuid(db: &Database) -> Result<Vec<u8>, Error> {
+    const NAMESPACE_EXISTS: i32 = 48;
+    match db.create_collection(OWN).write_concern(durable()).await {
+        Err(error) if errors::code(&error) != Some(NAMESPACE_EXISTS) => return Err(error),
+        _ => {}
+    }
+    let mut found = catalog::list(db, doc! {"name": OWN}).await?;
+    let entry = found.try_next().await?.unwrap_or_default();
+    uuid(&entry).ok_or_else(|| Error::custom("the collection 'fhirtail' has no UUID".to_owned()))
+}
+
+fn uuid(entry: &Document) -> Option<Vec<u8>> {
+    match entry.get_document("info").ok()?.get("uuid") {
+        Some(Bson::Binary(binary)) if binary.subtype == BinarySubtype::Uuid => {
+            Some(binary.bytes.clone())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_bad_uri_is_told_without_its_password() {
+        for uri in [
+            "postgres://u:s3cret@h/db",
+            "mongodb://u:s3cret/x@h/db",
+            "mongodb://u:s3cret@h:port/db",
+            "mongodb://u:s3cret@/db",
+            "mongodb://u:s3%cret@h/db",
+            "",
+        ] {
+            let error = connect(uri).await.expect_err("no URI").to_string();
+            assert!(error.starts_with("the MongoDB URI can't be read: "), "{error}");
+            assert!(!error.contains("s3") && !error.contains('\n'), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_uri_needs_a_database() {
+        let error = connect("mongodb://127.0.0.1:1/?directConnection=true").await;
+        assert!(matches!(error, Err(ConnectError::NoDatabase)));
+    }
+}

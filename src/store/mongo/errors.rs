@@ -1,0 +1,74 @@
+//! What the driver's errors mean to whoever reads, by the server's error code.
+
+use mongodb::error::{Error, ErrorKind, WriteFailure};
+
+use crate::store::StoreError;
+
+/// SnapshotTooOld, SnapshotUnavailable, CursorNotFound, CursorKilled, QueryPlanKilled.
+const SNAPSHOT_EXPIRED: [i32; 5] = [239, 246, 43, 237, 175];
+
+/// ChangeStreamHistoryLost, ChangeStreamFatalError, InvalidResumeToken, its successor,
+/// CappedPositionLost.
+const POSITION_LOST: [i32; 5] = [286, 280, 260, 326, 136];
+
+/// The node is no primary, shuts down, recovers, is cut off, overloaded, or was too slow; or the
+/// cursor went with it. The same call may succeed later.
+const UNAVAILABLE: [i32; 30] = [
+    6, 7, 24, 43, 50, 64, 89, 91, 112, 133, 134, 175, 189, 202, 234, 237, 246, 262, 317, 9001,
+    10058, 10107, 11600, 11602, 13435, 13436, 11601, 70, 222, 251,
+];
+
+/// The server's code, where it gave one.
+pub(super) fn code(error: &Error) -> Option<i32> {
+    match &*error.kind {
+        ErrorKind::Command(command) => Some(command.code),
+        ErrorKind::Write(WriteFailure::WriteError(write)) => Some(write.code),
+        ErrorKind::Write(WriteFailure::WriteConcernError(write)) => Some(write.code),
+        ErrorKind::InsertMany(many) => {
+            let first = many.write_errors.as_ref().and_then(|errors| errors.first());
+            let concern = many.write_concern_error.as_ref().map(|error| error.code);
+            first.map(|error| error.code).or(concern)
+        }
+        _ => None,
+    }
+}
+
+/// What went wrong in one line, without the reply that the driver's own text appends.
+pub(super) fn text(error: &Error) -> String {
+    error.kind.to_string().replace('\n', " ")
+}
+
+/// An error of a read within a snapshot.
+pub(super) fn in_snapshot(error: &Error) -> StoreError {
+    match code(error) {
+        Some(code) if SNAPSHOT_EXPIRED.contains(&code) => StoreError::SnapshotExpired,
+        _ => plain(error),
+    }
+}
+
+/// An error of the change stream.
+pub(super) fn in_log(error: &Error) -> StoreError {
+    match code(error) {
+        Some(code) if POSITION_LOST.contains(&code) => {
+            StoreError::PositionLost(format!("the log no longer holds it: {}", text(error)))
+        }
+        _ => plain(error),
+    }
+}
+
+/// An error of anything else.
+pub(super) fn plain(error: &Error) -> StoreError {
+    let network = matches!(
+        &*error.kind,
+        ErrorKind::Io(_)
+            | ErrorKind::ConnectionPoolCleared { .. }
+            | ErrorKind::ServerSelection { .. }
+            | ErrorKind::DnsResolve { .. }
+            | ErrorKind::Shutdown
+    );
+    if network || code(error).is_some_and(|code| UNAVAILABLE.contains(&code)) {
+        StoreError::Unavailable(text(error))
+    } else {
+        StoreError::Failed(format!("MongoDB: {}", text(error)))
+    }
+}

@@ -1,0 +1,73 @@
+//! The ends of the log: how new and how old a position can be.
+
+use std::time::Duration;
+
+use mongodb::{
+    bson::{Document, doc},
+    error::Error,
+};
+
+use super::{Shared, changes, errors, time};
+use crate::{position::LogPosition, store::StoreError};
+
+/// The cluster time up to which everything is committed by majority.
+pub(super) async fn head(shared: &Shared) -> Result<LogPosition, StoreError> {
+    shared.freshen_catalog().await?;
+    let reply = hello(shared).await.map_err(|error| errors::plain(&error))?;
+    let time = if shared.sharded {
+        timestamp(Some(&reply), "operationTime")
+    } else {
+        timestamp(optime(&reply, "majorityOpTime"), "ts")
+    };
+    time.map(LogPosition::before).ok_or_else(no_time)
+}
+
+/// The cluster time of the last write, committed by majority or not.
+pub(super) async fn latest(shared: &Shared) -> Result<u64, StoreError> {
+    let reply = hello(shared).await.map_err(|error| errors::plain(&error))?;
+    let written = timestamp(optime(&reply, "opTime"), "ts");
+    written.or_else(|| timestamp(Some(&reply), "operationTime")).ok_or_else(no_time)
+}
+
+async fn hello(shared: &Shared) -> Result<Document, Error> {
+    shared.db.run_command(doc! {"hello": 1}).await
+}
+
+fn optime<'r>(reply: &'r Document, name: &str) -> Option<&'r Document> {
+    reply.get_document("lastWrite").ok()?.get_document(name).ok()
+}
+
+fn timestamp(reply: Option<&Document>, name: &str) -> Option<u64> {
+    reply?.get_timestamp(name).ok().map(time::from_bson)
+}
+
+fn no_time() -> StoreError {
+    StoreError::Failed("MongoDB names no cluster time".into())
+}
+
+/// About `back` before the end, but no older than the log reaches.
+pub(super) async fn recent(shared: &Shared, back: Duration) -> Result<LogPosition, StoreError> {
+    let head = head(shared).await?;
+    let back = u32::try_from(back.as_secs()).unwrap_or(u32::MAX);
+    let wanted =
+        LogPosition::before(u64::from(time::seconds(head.time).saturating_sub(back)) << 32);
+    match oldest(shared).await {
+        Ok(Some(oldest)) => Ok(wanted.max(LogPosition::before(oldest)).min(head)),
+        // The oplog may not be read, or can't be through mongos: try.
+        _ => match changes::Reader::probe(shared, wanted).await {
+            Ok(()) => Ok(wanted),
+            Err(StoreError::PositionLost(_)) => Ok(head),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// The cluster time of the oplog's first entry.
+async fn oldest(shared: &Shared) -> Result<Option<u64>, Error> {
+    if shared.sharded {
+        return Ok(None);
+    }
+    let oplog = shared.client.database("local").collection::<Document>("oplog.rs");
+    let first = oplog.find_one(doc! {}).sort(doc! {"$natural": 1}).projection(doc! {"ts": 1});
+    Ok(timestamp(first.await?.as_ref(), "ts"))
+}

@@ -1,0 +1,104 @@
+//! Updates that come without the document: it is read at a cluster time, then stands for the
+//! last such event of its key.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use mongodb::{
+    ClientSession,
+    bson::{Bson, doc},
+};
+
+use super::{Shared, decode, errors, head::Head, time};
+use crate::{
+    fhir::ResourceType,
+    store::{DocId, StoreError},
+};
+
+/// A document's place: type and key.
+pub(super) type Place = (ResourceType, DocId);
+
+/// A document as it was found.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) json: Bytes,
+    pub(super) updated_ms: Option<i64>,
+}
+
+/// Documents as of one cluster time.
+#[derive(Debug)]
+pub(super) struct AsOf {
+    pub(super) time: u64,
+    pub(super) documents: HashMap<Place, Found>,
+}
+
+/// Reads documents as of `wanted`; where that is too long ago, as of now.
+pub(super) async fn look_up(
+    shared: &Arc<Shared>,
+    places: &[Place],
+    wanted: u64,
+) -> Result<AsOf, StoreError> {
+    const FRESH_ATTEMPTS: usize = 5;
+    let mut session = shared.session_at(wanted).await?;
+    let mut read = read_all(shared, places, &mut session).await;
+    for _ in 0..FRESH_ATTEMPTS {
+        if !matches!(read, Err(StoreError::SnapshotExpired)) {
+            break;
+        }
+        let fresh = shared.client.start_session().snapshot(true).await;
+        session = fresh.map_err(|error| errors::plain(&error))?;
+        read = read_all(shared, places, &mut session).await;
+    }
+    let time = session.snapshot_time().map_or(wanted, time::from_bson);
+    match read {
+        Ok(documents) => Ok(AsOf { time, documents }),
+        Err(StoreError::SnapshotExpired) => {
+            Err(StoreError::Unavailable("the collections keep changing".into()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn read_all(
+    shared: &Shared,
+    places: &[Place],
+    session: &mut ClientSession,
+) -> Result<HashMap<Place, Found>, StoreError> {
+    let mut keys = BTreeMap::<ResourceType, Vec<Bson>>::new();
+    for (ty, doc) in places {
+        keys.entry(*ty).or_default().push(decode::key(doc));
+    }
+    let mut documents = HashMap::new();
+    for (ty, keys) in keys {
+        read_type(shared, ty, keys, session, &mut documents).await?;
+    }
+    Ok(documents)
+}
+
+async fn read_type(
+    shared: &Shared,
+    ty: ResourceType,
+    keys: Vec<Bson>,
+    session: &mut ClientSession,
+    documents: &mut HashMap<Place, Found>,
+) -> Result<(), StoreError> {
+    let expired = |error| errors::in_snapshot(&error);
+    let collection = shared.collection(ty);
+    let find = collection.find(doc! {"_id": {"$in": keys}}).session(&mut *session);
+    let mut cursor = find.await.map_err(expired)?;
+    let mut stream = cursor.stream(session);
+    while let Some(document) = stream.next().await {
+        let document = document.map_err(expired)?;
+        let bytes = document.as_bytes();
+        let head = Head::of(bytes).ok();
+        let (doc, updated_ms) = head.map_or((None, None), |head| (head.doc, head.updated_ms));
+        if let (Some(doc), Some(json)) = (doc, shared.json(ty, bytes)) {
+            documents.insert((ty, doc), Found { json, updated_ms });
+        }
+    }
+    Ok(())
+}

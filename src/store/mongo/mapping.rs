@@ -1,0 +1,124 @@
+//! Events of the change stream → changes of resources. Pure, but for what the catalog knows.
+
+use bytes::Bytes;
+use mongodb::bson::RawDocumentBuf;
+use std::sync::Arc;
+
+use super::{
+    Shared, encode,
+    event::Event,
+    head::Head,
+    lookup::{Found, Place},
+    unreadable,
+};
+use crate::{
+    fhir::ResourceType,
+    position::LogPosition,
+    store::{Before, Change, ChangeKind},
+};
+
+/// What an event says.
+#[derive(Debug, Default)]
+pub(super) struct Mapped {
+    /// In order; none for events of collections that hold no resources.
+    pub(super) steps: Vec<Step>,
+    /// Collections came or went.
+    pub(super) listing_changed: bool,
+}
+
+/// A change, complete but for its document perhaps.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) change: Change,
+    /// Whether the document is still to be read.
+    pub(super) open: bool,
+}
+
+impl Step {
+    /// Whose change it is, if it is that of one document.
+    pub(super) fn place(&self) -> Option<Place> {
+        match &self.change.kind {
+            ChangeKind::Upsert { ty, doc, .. } | ChangeKind::Delete { ty, doc, .. } => {
+                Some((*ty, doc.clone()))
+            }
+            ChangeKind::Replaced { .. } => None,
+        }
+    }
+
+    /// Puts in the document.
+    pub(super) fn fill(&mut self, found: Found) {
+        if let ChangeKind::Upsert { json, updated_ms, .. } = &mut self.change.kind {
+            *json = found.json;
+            *updated_ms = found.updated_ms;
+            self.open = false;
+        }
+    }
+}
+
+/// Maps an event whose consumption leads to `position`.
+pub(super) fn steps(shared: &Arc<Shared>, event: &Event<'_>, position: LogPosition) -> Mapped {
+    let ty = shared.layout.type_of(event.collection);
+    let replaced = |types: Vec<ResourceType>| Mapped {
+        steps: types.into_iter().map(|ty| whole(event, position, ty)).collect(),
+        listing_changed: true,
+    };
+    match (event.operation, ty) {
+        ("insert" | "update" | "replace" | "delete", Some(ty)) => Mapped {
+            steps: one(shared, event, position, ty).into_iter().collect(),
+            listing_changed: shared.catalog().get(ty).is_none(),
+        },
+        ("drop", Some(ty)) => replaced(vec![ty]),
+        ("rename", _) => {
+            let target = event.renamed_to.and_then(|name| shared.layout.type_of(name));
+            replaced(ty.into_iter().chain(target).collect())
+        }
+        ("dropDatabase", _) => replaced(ResourceType::all().collect()),
+        _ => Mapped::default(),
+    }
+}
+
+fn whole(event: &Event<'_>, position: LogPosition, ty: ResourceType) -> Step {
+    let kind = ChangeKind::Replaced { ty };
+    Step { change: Change { position, committed: event.committed(), kind }, open: false }
+}
+
+/// The change of one document.
+fn one(
+    shared: &Arc<Shared>,
+    event: &Event<'_>,
+    position: LogPosition,
+    ty: ResourceType,
+) -> Option<Step> {
+    let Some(doc) = event.doc.clone() else {
+        unreadable(ty, "its _id is neither a string nor an ObjectId");
+        return None;
+    };
+    let id = encode::id_text(&doc);
+    let before = before(shared, event, ty);
+    let (open, kind) = if event.operation == "delete" {
+        (false, ChangeKind::Delete { ty, id, doc, before })
+    } else {
+        let (updated_ms, json) = match event.after {
+            Some(after) => {
+                let updated_ms = Head::of(after).ok().and_then(|head| head.updated_ms);
+                (updated_ms, shared.json(ty, after)?)
+            }
+            None => (None, Bytes::new()),
+        };
+        let upsert = ChangeKind::Upsert { ty, id, doc, updated_ms, json, before };
+        (event.after.is_none(), upsert)
+    };
+    Some(Step { change: Change { position, committed: event.committed(), kind }, open })
+}
+
+fn before(shared: &Arc<Shared>, event: &Event<'_>, ty: ResourceType) -> Before {
+    let image = event.before.and_then(|image| RawDocumentBuf::from_bytes(image.to_vec()).ok());
+    match image {
+        _ if event.operation == "insert" => Before::Absent,
+        None => Before::Unknown,
+        Some(image) => {
+            let layout = shared.layout.clone();
+            Before::Known(Arc::new(move || encode::json(image.as_bytes(), ty, &layout).ok()))
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! A position that the log no longer honours: the client hears `reset`, then a whole history.
+//! Never silence, never "from now".
+
+mod support;
+
+use fhirtail::{
+    position::Position,
+    store::{Store, embedded::EmbeddedOptions},
+};
+use support::{
+    Bench,
+    app::App,
+    replica::{Replica, contents},
+    stream::EventStream,
+    writes::{commit, group, observation, patient, put},
+};
+
+const QUERY: &str = "/fhir/$export?_type=Patient,Observation";
+
+/// Reads from an id on until caught up.
+async fn from(app: &App, query: &str, id: &str, mut replica: Replica) -> Replica {
+    replica.caught_up = false;
+    let mut stream = EventStream::open(&app.url(query), Some(id)).await;
+    while !replica.caught_up {
+        replica.take(&stream.event().await.expect("the stream goes on"));
+    }
+    replica
+}
+
+async fn assert_starts_over(app: &App, store: &dyn Store, id: &str) {
+    let mut stream = EventStream::open(&app.url(QUERY), Some(id)).await;
+    let first = stream.event().await.expect("an event");
+    assert_eq!((first.event.as_str(), first.id.as_str()), ("reset", ""), "{id}");
+    assert!(first.data.contains("OperationOutcome"), "{first:?}");
+    let replica = from(app, QUERY, id, Replica::default()).await;
+    assert_eq!(replica.resets, 1, "{id}");
+    assert_eq!(replica.copy, contents(store, &["Observation", "Patient"]).await, "{id}");
+}
+
+/// The log holds 20 KB; more than that is written behind a client's back.
+fn small_log() -> Bench {
+    support::embedded_with(EmbeddedOptions { log_bytes: 20_000, ..EmbeddedOptions::default() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_trimmed_past_the_position() {
+    let bench = small_log();
+    let store = bench.store.as_ref();
+    for n in 0..30 {
+        commit(store, vec![put(&patient(n, "before")), put(&observation(n, n, "before"))]).await;
+    }
+    let app = App::with(bench.store.clone(), &["--ring-bytes", "5000"]).await;
+    let mut stream = EventStream::open(&app.url(QUERY), None).await;
+    let history = stream.until("caught-up").await;
+    drop(stream);
+    for n in 0..400 {
+        commit(store, vec![put(&patient(n, "after"))]).await;
+    }
+    for event in [&history[0], &history[20], history.last().expect("caught-up")] {
+        assert_starts_over(&app, store, &event.id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_of_elsewhere_and_of_the_future() {
+    let (bench, other) = (support::embedded(), support::embedded());
+    for n in 0..10 {
+        commit(bench.store.as_ref(), vec![put(&patient(n, "here"))]).await;
+        commit(other.store.as_ref(), vec![put(&patient(n, "there"))]).await;
+    }
+    let elsewhere = App::start(other.store.clone()).await;
+    let mut stream = EventStream::open(&elsewhere.url(QUERY), None).await;
+    let there = stream.until("caught-up").await;
+    let app = App::start(bench.store.clone()).await;
+    for event in &there {
+        assert_starts_over(&app, bench.store.as_ref(), &event.id).await;
+    }
+    let mut stream = EventStream::open(&app.url(QUERY), None).await;
+    let here = stream.until("caught-up").await;
+    let mut future: Position = here.last().expect("caught-up").id.parse().expect("a position");
+    future.log.time += 1_000_000;
+    assert_starts_over(&app, bench.store.as_ref(), &future.to_string()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_with_other_members() {
+    const GROUP: &str = "/fhir/Group/g/$export?_type=Patient,Observation";
+    let bench = support::embedded();
+    let store = bench.store.as_ref();
+    for n in 0..6 {
+        commit(store, vec![put(&patient(n, "x")), put(&observation(n, n, "x"))]).await;
+    }
+    commit(store, vec![put(&group("g", &[0, 1, 2]))]).await;
+    let app = App::start(bench.store.clone()).await;
+    let mut stream = EventStream::open(&app.url(GROUP), None).await;
+    let history = stream.until("caught-up").await;
+    assert_eq!(history.len(), 3 + 3 + 1);
+
+    // Live: a change of the name alone is none of the members.
+    let mut named = group("g", &[0, 1, 2]);
+    named["name"] = "a name".into();
+    commit(store, vec![put(&named), put(&patient(1, "y"))]).await;
+    assert_eq!(stream.event().await.expect("an event").event, "Patient");
+    commit(store, vec![put(&group("g", &[0, 1, 3]))]).await;
+    let again = stream.until("caught-up").await;
+    assert_eq!(again[0].event, "reset");
+    let mut replica = Replica::default();
+    again.iter().for_each(|event| replica.take(event));
+    let urls: Vec<_> = replica.copy.keys().map(String::as_str).collect();
+    let expected = [
+        "Observation/o0",
+        "Observation/o1",
+        "Observation/o3",
+        "Patient/p0",
+        "Patient/p1",
+        "Patient/p3",
+    ];
+    assert_eq!(urls, expected);
+
+    // Resumed by an id of before, in the history and live.
+    for event in &history {
+        let resumed = from(&app, GROUP, &event.id, Replica::default()).await;
+        assert_eq!((resumed.resets, &resumed.copy), (1, &replica.copy), "{}", event.id);
+    }
+    // Resumed by an id of after: nothing to say.
+    let last = &again.last().expect("caught-up").id;
+    assert_eq!(from(&app, GROUP, last, replica).await.resets, 1);
+
+    // The group goes: its stream starts over, and ends.
+    commit(store, vec![support::writes::delete("Group", "g")]).await;
+    assert_eq!(stream.event().await.expect("an event").event, "reset");
+    assert!(stream.event().await.is_none());
+    assert_eq!(EventStream::request(&app.url(GROUP), None).await.status(), 404);
+}

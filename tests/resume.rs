@@ -1,0 +1,104 @@
+//! Cut and resume: whoever goes on from an id gets exactly what follows it.
+
+mod support;
+
+use fhirtail::{client::sse::Event, store::Store};
+use support::{
+    Bench,
+    app::App,
+    replica::{Replica, contents},
+    stream::EventStream,
+    writes::{commit, delete, observation, patient, put},
+};
+
+const TYPES: [&str; 2] = ["Observation", "Patient"];
+const QUERY: &str = "/fhir/$export?_type=Patient,Observation";
+
+async fn populate(store: &dyn Store) {
+    for n in 0..40 {
+        let mut writes = vec![put(&patient(n, "first"))];
+        writes.extend((0..3).map(|m| put(&observation(3 * n + m, n, "first"))));
+        commit(store, writes).await;
+    }
+}
+
+/// Creates, updates, deletions, transactions; the last write makes `Patient/last`.
+async fn change(store: &dyn Store) {
+    for n in 0..30 {
+        commit(store, vec![put(&patient(n, "second"))]).await;
+        let mut writes = vec![delete("Observation", &format!("o{}", 2 * n))];
+        writes.extend((0..3).map(|m| put(&observation(200 + 3 * n + m, n, "second"))));
+        commit(store, writes).await;
+        commit(store, vec![delete("Patient", &format!("p{}", n + 5))]).await;
+    }
+    commit(store, vec![put(&serde_json::json!({"resourceType": "Patient", "id": "last"}))]).await;
+}
+
+fn is_last(event: &Event) -> bool {
+    event.event == "Patient" && event.data.contains(r#""id":"last""#)
+}
+
+/// What a client keeps: every connection says `caught-up` for itself.
+fn kept(events: &[Event]) -> Vec<(String, String)> {
+    let is_kept = |event: &&Event| event.event != "caught-up";
+    events.iter().filter(is_kept).map(|e| (e.event.clone(), e.data.clone())).collect()
+}
+
+/// Joined streams, cut after every event of the history, equal the uncut one.
+async fn in_the_history(app: &App, resumed: &App, uncut: &[Event]) {
+    for cut in 0..uncut.len() {
+        let id = uncut[cut].id.as_str();
+        assert!(id.len() <= 128, "{id}");
+        let rest = EventStream::open(&resumed.url(QUERY), Some(id)).await.until("caught-up").await;
+        let joined: Vec<_> = uncut[..=cut].iter().chain(&rest).cloned().collect();
+        assert_eq!(kept(&joined), kept(uncut), "cut after {cut}: {id}");
+    }
+    let _ = app;
+}
+
+/// The same in the live part, by events that were sent once.
+async fn in_the_live_part(resumed: &App, live: &[Event]) {
+    for cut in 0..live.len() - 1 {
+        let mut rest = EventStream::open(&resumed.url(QUERY), Some(&live[cut].id)).await;
+        let rest = rest.until_that(is_last).await;
+        assert_eq!(kept(&rest), kept(&live[cut + 1..]), "cut after {cut}: {}", live[cut].id);
+    }
+}
+
+/// A client that was cut in its history, and comes back when the database has moved on.
+async fn across_changes(resumed: &App, store: &dyn Store, uncut: &[Event]) {
+    let now = contents(store, &TYPES).await;
+    for cut in (0..uncut.len()).step_by(7) {
+        let mut replica = Replica::default();
+        uncut[..=cut].iter().for_each(|event| replica.take(event));
+        replica.caught_up = false;
+        let mut stream = EventStream::open(&resumed.url(QUERY), Some(&uncut[cut].id)).await;
+        while !replica.caught_up {
+            replica.take(&stream.event().await.expect("the stream goes on"));
+        }
+        assert_eq!(replica.copy, now, "cut after {cut}");
+    }
+}
+
+async fn cut_and_resume(bench: Bench) {
+    let store = bench.store.as_ref();
+    populate(store).await;
+    let app = App::start(bench.store.clone()).await;
+    let resumed = App::start(bench.store.clone()).await;
+    let mut stream = EventStream::open(&app.url(QUERY), None).await;
+    let history = stream.until("caught-up").await;
+    assert_eq!(kept(&history).len(), 160);
+    in_the_history(&app, &resumed, &history).await;
+
+    change(store).await;
+    let mut live = vec![history.last().expect("caught-up").clone()];
+    live.extend(stream.until_that(is_last).await);
+    assert!(kept(&live).len() > 150, "{}", live.len());
+    in_the_live_part(&resumed, &live).await;
+    across_changes(&resumed, store, &history).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded() {
+    cut_and_resume(support::embedded()).await;
+}

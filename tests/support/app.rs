@@ -1,0 +1,56 @@
+//! A server in the test's own process: port 0, ended when dropped.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use clap::Parser;
+use fhirtail::{config::ServeArgs, server::Server, store::Store};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+/// A running server.
+pub struct App {
+    pub address: SocketAddr,
+    stop: CancellationToken,
+    running: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl App {
+    pub async fn start(store: Arc<dyn Store>) -> Self {
+        Self::with(store, &[]).await
+    }
+
+    /// A server with further arguments, as on the command line.
+    pub async fn with(store: Arc<dyn Store>, arguments: &[&str]) -> Self {
+        let fixed = ["fhirtail", "--listen", "127.0.0.1:0", "--drain", "0.05"];
+        let arguments = fixed.iter().chain(arguments);
+        let args = Arguments::try_parse_from(arguments).expect("arguments of serve").serve;
+        let server = Server::bind(&args, store, None).await.expect("a server");
+        let (address, stop) = (server.address(), CancellationToken::new());
+        let stopped = stop.clone().cancelled_owned();
+        let running = tokio::spawn(async move { server.run(stopped).await.expect("serving") });
+        Self { address, stop, running: Some(running) }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Stops it as SIGTERM does, and waits until it has.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        if let Some(running) = self.running.take() {
+            running.await.expect("the server ends");
+        }
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

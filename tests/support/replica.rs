@@ -1,0 +1,80 @@
+//! What a client makes of a stream: a copy of the database, built from its events alone.
+
+use std::collections::{BTreeMap, HashSet};
+
+use fhirtail::{
+    client::sse::Event,
+    fhir::ResourceType,
+    store::{Scan, Store, Window},
+};
+
+/// A copy: `Type/id` → JSON text.
+pub type Copy = BTreeMap<String, String>;
+
+/// A client's copy, and a watch over what it is sent.
+#[derive(Debug, Default)]
+pub struct Replica {
+    pub copy: Copy,
+    pub caught_up: bool,
+    pub resets: usize,
+    versions: HashSet<String>,
+}
+
+impl Replica {
+    /// Takes an event as a client would.
+    ///
+    /// # Panics
+    /// A version of a resource comes twice between two resets, a deletion of what was never
+    /// sent comes in a stream without reset, or an event is not of this protocol.
+    pub fn take(&mut self, event: &Event) {
+        match event.event.as_str() {
+            "caught-up" => self.caught_up = true,
+            "fell-behind" => self.caught_up = false,
+            "reset" => {
+                *self = Self { resets: self.resets + 1, ..Self::default() };
+            }
+            "deleted" => {
+                let bundle: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
+                let url = bundle["entry"][0]["request"]["url"].as_str().expect("a url");
+                self.copy.remove(url);
+            }
+            name => {
+                assert!(ResourceType::parse(name).is_some(), "no event of ours: {event:?}");
+                let (url, version) = identity(&event.data);
+                assert!(url.starts_with(name), "{event:?}");
+                // What no server has numbered is told apart by its text.
+                let version = version.unwrap_or_else(|| event.data.clone());
+                let first = self.versions.insert(format!("{url} {version}"));
+                assert!(first, "{url} version {version} came twice");
+                self.copy.insert(url, event.data.clone());
+            }
+        }
+    }
+}
+
+/// `Type/id` and `meta.versionId` of a resource's text.
+pub fn identity(json: &str) -> (String, Option<String>) {
+    let resource: serde_json::Value = serde_json::from_str(json).expect("JSON");
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    let ty = text(&resource["resourceType"]).expect("a type");
+    let id = text(&resource["id"]).expect("an id");
+    (format!("{ty}/{id}"), text(&resource["meta"]["versionId"]))
+}
+
+/// All that a store holds of some types, by a snapshot of its own.
+pub async fn contents(store: &dyn Store, types: &[&str]) -> Copy {
+    let snapshot = store.snapshot().await.expect("a snapshot");
+    let mut copy = Copy::new();
+    for name in types {
+        let ty = ResourceType::parse(name).expect("a type");
+        let mut batches = snapshot.scan(Scan { ty, after: None, window: Window::default() });
+        while let Some(batch) = batches.recv().await {
+            for scanned in batch.expect("a batch").resources {
+                let json = String::from_utf8(scanned.json.to_vec()).expect("UTF-8");
+                let twice = copy.insert(identity(&json).0, json);
+                assert_eq!(twice, None, "a scan gave one resource twice");
+            }
+        }
+    }
+    copy
+}

