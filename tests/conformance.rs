@@ -52,6 +52,7 @@ macro_rules! conformance {
                     each_write_is_one_change,
                     any_position_gives_exactly_the_rest,
                     level_with_the_head_is_all_that_was_committed,
+                    quiet_is_the_end_and_nothing_else,
                     an_idle_reader_returns_and_wakes,
                     two_readers_see_one_log,
                     a_position_in_the_future_is_lost,

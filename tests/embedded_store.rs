@@ -204,7 +204,7 @@ async fn the_log_keeps_its_age() {
 
 /// Replaces the content of the store a few times; gives the length of the file.
 async fn churn(store: &Arc<dyn Store>, directory: &TempDir, rounds: usize) -> u64 {
-    let padding = "x".repeat(1_000);
+    let padding = "x".repeat(4_000);
     for round in 0..rounds {
         let members = format!(r#""language":"{round}{padding}{}""#, round % 2);
         let writes = (0..300).map(|n| put("Patient", &n.to_string(), &members)).collect();
@@ -215,27 +215,49 @@ async fn churn(store: &Arc<dyn Store>, directory: &TempDir, rounds: usize) -> u6
 
 #[tokio::test]
 async fn an_expired_snapshot_gives_its_pages_back() {
-    const ROUNDS: usize = 20;
+    const ROUNDS: usize = 16;
     let grown = async |life: Duration, await_expiry: bool| {
         let (directory, store) =
             fresh(EmbeddedOptions { snapshot_life: life, log_bytes: 1, ..Default::default() });
-        churn(&store, &directory, 10).await;
-        let snapshot = store.snapshot().await.expect("a snapshot");
-        // A client that takes nothing of what it asked for.
-        let stalled = snapshot.scan(whole("Patient"));
+        churn(&store, &directory, 4).await;
+        // A client that takes nothing of what it asked for; nothing else holds the snapshot.
+        let stalled = store.snapshot().await.expect("a snapshot").scan(whole("Patient"));
+        let later = store.snapshot().await.expect("a snapshot");
         let deadline = Instant::now() + PATIENCE;
-        while await_expiry && snapshot.read(ty("Patient"), "1").await.is_ok() {
+        while await_expiry && later.read(ty("Patient"), "1").await.is_ok() {
             assert!(Instant::now() < deadline, "it never expires");
             tokio::task::yield_now().await;
         }
         let length = churn(&store, &directory, ROUNDS).await;
-        drop((snapshot, stalled));
+        drop((later, stalled));
         store.close().await;
         length
     };
     let held = grown(Duration::from_secs(3_600), false).await;
     let released = grown(Duration::from_millis(100), true).await;
+
     assert!(released * 2 < held, "{released} bytes, and {held} while a snapshot is held");
+}
+
+#[tokio::test]
+async fn a_waiting_reader_hears_of_a_commit_at_once() {
+    let (_directory, store) = fresh(EmbeddedOptions::default());
+    let mut reader = Reader::after(&store, start(&store).await).await.expect("a reader");
+    let began = Instant::now();
+    for n in 0..40 {
+        let next = tokio::spawn({
+            let mut waiting = reader;
+            async move {
+                while waiting.next().await.expect("a batch").changes.is_empty() {}
+                waiting
+            }
+        });
+        commit(&store, patient("a", n)).await;
+        reader = next.await.expect("a reader");
+    }
+    // A reader that only asked from time to time would need twice as long.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    store.close().await;
 }
 
 #[tokio::test]

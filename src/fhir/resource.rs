@@ -221,11 +221,11 @@ fn string_end(string: &str) -> usize {
     string.as_bytes().iter().position(closes).map_or(string.len(), |at| at + 1)
 }
 
-/// serde_json reads `1E5` as `1e5`; a sender's `E` stays here.
+/// serde_json reads `1E5` and `1e5` as `1e+5`; here a sender's spelling stays.
 fn keep_number_texts<'t>(tree: &mut Value, texts: &mut impl Iterator<Item = &'t str>) {
     match tree {
         Value::Number(number) => {
-            if let Some(text) = texts.next().filter(|text| text.contains('E')) {
+            if let Some(text) = texts.next().filter(|text| text.contains(['e', 'E'])) {
                 *number = Number::from_string_unchecked(text.to_owned());
             }
         }
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn order_digits_and_unicode_stay() {
-        let text = r#"{"resourceType":"Basic","q":"1E5 \\\\\" 2E2","z":1.50,"a":[1E-22,-0.50,0.0000001,1e+5,-0,7],"_birthDate":{"id":"ü\u2028😀"}}"#;
+        let text = r#"{"resourceType":"Basic","q":"1E5 \\\\\" 2E2","z":1.50,"a":[1E-22,-0.50,0.0000001,1e+5,1e5,0e3,-0,7],"_birthDate":{"id":"ü\u2028😀"}}"#;
         let kept = json(&Resource::parse(text.as_bytes()).expect("valid"));
         assert_eq!(kept, text.replace(r"\u2028", "\u{2028}"));
     }

@@ -91,12 +91,35 @@ pub async fn level_with_the_head_is_all_that_was_committed(under_test: &StoreUnd
     for round in 0..20 {
         let writes = (0..=round % 3).map(|n| patient(&format!("{round}-{n}"), n)).collect();
         store.commit(writes).await.expect("a commit");
-        seen.extend(reader.until(store.head().await.expect("a head")).await);
+        let head = store.head().await.expect("a head");
+        seen.extend(reader.until(head).await);
+        assert!(seen.last().is_some_and(|change| change.position.time <= head.time), "{head:?}");
         let last = seen.last().map(|change: &Change| change.kind.clone());
         let Some(ChangeKind::Upsert { id, .. }) = last else { panic!("{last:?}") };
         assert_eq!(*id, *format!("{round}-{}", round % 3));
     }
     assert_eq!(outline(&seen), outline(&changes_since(store, from).await));
+}
+
+pub async fn quiet_is_the_end_and_nothing_else(under_test: &StoreUnderTest) {
+    let store = &under_test.store;
+    let from = start(store).await;
+    let padding = format!(r#""language":"{}""#, "x".repeat(100_000));
+    for n in 0..60 {
+        commit(store, put("Patient", &n.to_string(), &padding)).await;
+    }
+    let head = store.head().await.expect("a head");
+    let mut reader = Reader::after(store, from).await.expect("a reader");
+    let (mut seen, mut quiet) = (0, false);
+    let deadline = Instant::now() + PATIENCE;
+    while !quiet {
+        let batch = reader.next().await.expect("a batch");
+        seen += batch.changes.len();
+        assert!(batch.level.time <= head.time || seen == 60, "{:?} of {head:?}", batch.level);
+        quiet = batch.quiet;
+        assert!(Instant::now() < deadline, "it is never quiet");
+    }
+    assert_eq!(seen, 60);
 }
 
 pub async fn an_idle_reader_returns_and_wakes(under_test: &StoreUnderTest) {

@@ -86,14 +86,25 @@ pub async fn types_do_not_bleed_into_each_other(under_test: &StoreUnderTest) {
 
 pub async fn a_scan_goes_on_after_any_key(under_test: &StoreUnderTest) {
     let store = &under_test.store;
+    let mut written = vec![commit(store, patient("30", 98)).await];
     for round in 0..6 {
         // Some share a commit, and so most likely their time.
         let ids = [5, 3, 1].map(|n| format!("{n}{round}"));
-        store.commit(ids.iter().map(|id| patient(id, round)).collect()).await.expect("a commit");
+        let writes = ids.iter().map(|id| patient(id, round)).collect();
+        written.extend(store.commit(writes).await.expect("a commit"));
     }
-    commit(store, patient("30", 99)).await;
+    // The oldest becomes the newest: no place in the order of time is kept from before.
+    written.remove(0);
+    written.push(commit(store, patient("30", 99)).await);
     let snapshot = snapshot(store).await;
-    for window in [Window::default(), Window { after_ms: Some(0), before_ms: None }] {
+    let times = written.iter().map(|w| w.last_updated.as_millisecond());
+    let (first, last) = (times.clone().min().expect("one"), times.max().expect("one"));
+    for window in [
+        Window::default(),
+        Window { after_ms: Some(0), before_ms: None },
+        Window { after_ms: Some(first - 1), before_ms: Some(last + 1) },
+        Window { after_ms: Some(first - 2), before_ms: None },
+    ] {
         let all = scan(&*snapshot, Scan { window, ..whole("Patient") }).await;
         assert_eq!(all.len(), 18);
         for (at, resource) in all.iter().enumerate() {

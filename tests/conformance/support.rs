@@ -166,7 +166,8 @@ impl Reader {
     }
 
     pub async fn next(&mut self) -> Result<ChangeBatch, StoreError> {
-        let batch = self.changes.next().await?;
+        let next = tokio::time::timeout(PATIENCE, self.changes.next());
+        let batch = next.await.expect("it returns, with or without changes")?;
         for change in &batch.changes {
             assert!(change.position > self.last, "{:?} after {:?}", change.position, self.last);
             assert!(change.position <= batch.level, "{change:?} beyond {:?}", batch.level);

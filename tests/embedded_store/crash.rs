@@ -89,7 +89,7 @@ async fn commits_until_it_is_killed() {
 async fn what_was_acknowledged_survives_a_kill() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut next = 0;
-    for kills in 1..=3 {
+    for _ in 0..3 {
         let test = "crash::commits_until_it_is_killed";
         let mut child = Again::start(Command::new(this_program()), test, directory.path());
         let mut acknowledged = 0;
@@ -105,7 +105,6 @@ async fn what_was_acknowledged_survives_a_kill() {
         assert_whole(&store, acknowledged).await;
         store.close().await;
         next += 40;
-        assert!(kills > 0);
     }
 }
 

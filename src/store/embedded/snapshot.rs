@@ -5,7 +5,7 @@
 
 use std::{
     ops::{Bound, Range},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -36,24 +36,12 @@ pub(super) struct EmbeddedSnapshot {
     held: Held,
     position: LogPosition,
     instant: Timestamp,
-    _reaper: AbortOnDropHandle<()>,
 }
 
 impl EmbeddedSnapshot {
     /// Takes over a transaction that has been begun and whose last change has number `last`.
     pub(super) fn new(txn: ReadTransaction, last: u64, now: Timestamp, life: Duration) -> Self {
-        let held = Held(Arc::new(Mutex::new(Some(Arc::new(txn)))));
-        let reaped = Arc::downgrade(&held.0);
-        let reaper = tokio::spawn(async move {
-            tokio::time::sleep(life).await;
-            release(&reaped);
-        });
-        Self {
-            held,
-            position: LogPosition::past(last),
-            instant: now,
-            _reaper: AbortOnDropHandle::new(reaper),
-        }
+        Self { held: Held::new(txn, life), position: LogPosition::past(last), instant: now }
     }
 }
 
@@ -82,26 +70,47 @@ impl Snapshot for EmbeddedSnapshot {
     }
 }
 
-/// The transaction, until it expires.
+/// The transaction until it expires, shared by the snapshot and its scans: it ends in time even
+/// if only a scan that nobody reads is left of them.
 #[derive(Clone)]
-struct Held(Arc<Mutex<Option<Arc<ReadTransaction>>>>);
+struct Held(Arc<Expiring>);
+
+struct Expiring {
+    txn: Mutex<Option<Arc<ReadTransaction>>>,
+    _reaper: AbortOnDropHandle<()>,
+}
 
 impl Held {
+    fn new(txn: ReadTransaction, life: Duration) -> Self {
+        Self(Arc::new_cyclic(|held: &Weak<Expiring>| {
+            let held = held.clone();
+            let reaper = tokio::spawn(async move {
+                tokio::time::sleep(life).await;
+                if let Some(held) = held.upgrade() {
+                    held.lock().take();
+                }
+            });
+            Expiring {
+                txn: Mutex::new(Some(Arc::new(txn))),
+                _reaper: AbortOnDropHandle::new(reaper),
+            }
+        }))
+    }
+
     /// Reads, away from the async threads. The transaction outlives its expiry by no more than
     /// the one read under way.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&ReadTransaction) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let txn = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let txn = txn.ok_or(StoreError::SnapshotExpired)?;
+        let txn = self.0.lock().clone().ok_or(StoreError::SnapshotExpired)?;
         blocking(move || work(&txn).map_err(expired_or_fault)).await
     }
 }
 
-fn release(held: &Weak<Mutex<Option<Arc<ReadTransaction>>>>) {
-    if let Some(held) = held.upgrade() {
-        held.lock().unwrap_or_else(PoisonError::into_inner).take();
+impl Expiring {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<ReadTransaction>>> {
+        self.txn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

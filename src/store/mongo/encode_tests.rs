@@ -1,8 +1,8 @@
 //! The encoder against independent expectations, and against what the decoder wrote.
 
 use mongodb::bson::{
-    self, Binary, Bson, DateTime, DbPointer, Document, JavaScriptCodeWithScope, Regex, Timestamp,
-    doc, oid::ObjectId, spec::BinarySubtype,
+    self, Binary, Bson, DateTime, Document, JavaScriptCodeWithScope, Regex, Timestamp, doc,
+    oid::ObjectId, spec::BinarySubtype,
 };
 use proptest::prelude::*;
 
@@ -35,7 +35,10 @@ fn every_bson_type_has_its_text() {
     let oid = ObjectId::from_bytes([0, 1, 2, 3, 4, 5, 6, 7, 8, 0xab, 0xcd, 0xff]);
     let bytes = |subtype| Binary { subtype, bytes: b"fhir!".to_vec() };
     let scope = JavaScriptCodeWithScope { code: "f()".into(), scope: doc! {"a": 1} };
-    let regex = Regex::from_strings("a/b", "i").expect("a regex");
+    let regex = Regex {
+        pattern: "a/b".to_owned().try_into().expect("no zero"),
+        options: "i".to_owned().try_into().expect("no zero"),
+    };
     let cases: Vec<(Bson, &str)> = vec![
         (Bson::Null, "null"),
         (Bson::Undefined, "null"),
@@ -77,20 +80,14 @@ fn every_bson_type_has_its_text() {
     for (given, expected) in cases {
         assert_eq!(value(given.clone()), expected, "{given:?}");
     }
-    let pointer = RawPointer::bytes();
-    assert!(encode(&pointer).expect("well formed").contains("000102030405060708090a0b"));
+    assert!(encode(&db_pointer()).expect("well formed").contains("000102030405060708090a0b"));
 }
 
-/// The driver offers no way to build a DBPointer.
-struct RawPointer;
-
-impl RawPointer {
-    fn bytes() -> Vec<u8> {
-        let _: Option<DbPointer> = None;
-        let mut body = vec![kind::DB_POINTER, b'p', 0, 2, 0, 0, 0, b'n', 0];
-        body.extend(0..12);
-        framed(&body)
-    }
+/// The driver offers no way to build one.
+fn db_pointer() -> Vec<u8> {
+    let mut body = vec![kind::DB_POINTER, b'p', 0, 2, 0, 0, 0, b'n', 0];
+    body.extend(0..12);
+    framed(&body)
 }
 
 fn framed(body: &[u8]) -> Vec<u8> {

@@ -1,10 +1,7 @@
 //! Updates that come without the document: it is read at a cluster time, then stands for the
 //! last such event of its key.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -13,7 +10,7 @@ use mongodb::{
     bson::{Bson, doc},
 };
 
-use super::{Shared, decode, errors, head::Head, time};
+use super::{Shared, decode, errors, head::Head, log};
 use crate::{
     fhir::ResourceType,
     store::{DocId, StoreError},
@@ -38,29 +35,21 @@ pub(super) struct AsOf {
 
 /// Reads documents as of `wanted`; where that is too long ago, as of now.
 pub(super) async fn look_up(
-    shared: &Arc<Shared>,
+    shared: &Shared,
     places: &[Place],
     wanted: u64,
 ) -> Result<AsOf, StoreError> {
-    const FRESH_ATTEMPTS: usize = 5;
-    let mut session = shared.session_at(wanted).await?;
-    let mut read = read_all(shared, places, &mut session).await;
-    for _ in 0..FRESH_ATTEMPTS {
-        if !matches!(read, Err(StoreError::SnapshotExpired)) {
-            break;
+    const ATTEMPTS: usize = 5;
+    let mut time = wanted;
+    for _ in 0..ATTEMPTS {
+        let mut session = shared.session_at(time).await?;
+        match read_all(shared, places, &mut session).await {
+            Ok(documents) => return Ok(AsOf { time, documents }),
+            Err(StoreError::SnapshotExpired) => time = log::head(shared).await?.time,
+            Err(error) => return Err(error),
         }
-        let fresh = shared.client.start_session().snapshot(true).await;
-        session = fresh.map_err(|error| errors::plain(&error))?;
-        read = read_all(shared, places, &mut session).await;
     }
-    let time = session.snapshot_time().map_or(wanted, time::from_bson);
-    match read {
-        Ok(documents) => Ok(AsOf { time, documents }),
-        Err(StoreError::SnapshotExpired) => {
-            Err(StoreError::Unavailable("the collections keep changing".into()))
-        }
-        Err(error) => Err(error),
-    }
+    Err(StoreError::Unavailable("the collections keep changing".into()))
 }
 
 async fn read_all(

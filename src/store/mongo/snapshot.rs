@@ -27,7 +27,7 @@ pub(super) struct MongoSnapshot {
 }
 
 impl MongoSnapshot {
-    /// T is as late as is committed by majority. It is asked for, since a server that is to
+    /// T is the end of what is committed by majority. It is asked for, since a server that is to
     /// choose one names it only where it finds a collection.
     pub(super) async fn take(shared: Arc<Shared>) -> Result<Self, StoreError> {
         let time = log::head(&shared).await?.time;

@@ -1,0 +1,17 @@
+//! The MongoDB store against a real mongod.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod support;
+
+#[path = "mongo_store/commit.rs"]
+mod commit;
+#[path = "mongo_store/connect.rs"]
+mod connect;
+#[path = "mongo_store/handoff.rs"]
+mod handoff;
+#[path = "mongo_store/log.rs"]
+mod log;
+#[path = "mongo_store/snapshot.rs"]
+mod snapshot;
+#[path = "mongo_store/tools.rs"]
+mod tools;

@@ -1,0 +1,80 @@
+//! Every way in which connecting fails, in one clear line.
+
+use fhirtail::store::{
+    Store,
+    mongo::{ConnectError, MongoOptions, MongoStore},
+};
+use mongodb::bson::doc;
+
+use crate::{
+    support::mongod::{Standalone, fresh_database, shared},
+    tools::open,
+};
+
+async fn refused(uri: &str) -> ConnectError {
+    let error = MongoStore::connect(uri, MongoOptions::default()).await.expect_err("refused");
+    let line = error.to_string();
+    assert!(!line.contains('\n') && !line.contains("s3cret"), "{line}");
+    error
+}
+
+#[tokio::test]
+async fn a_standalone_is_told_what_to_do() {
+    let Some(alone) = Standalone::start(&[]) else { return };
+    let error = refused(&format!("mongodb://127.0.0.1:{}/fhir", alone.node.port)).await;
+    assert!(matches!(error, ConnectError::Standalone { .. }), "{error:?}");
+    assert!(error.to_string().contains("rs.initiate()"), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_there() {
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("an address").port()
+    };
+    let uri = format!("mongodb://me:s3cret@127.0.0.1:{port}/fhir?serverSelectionTimeoutMS=300");
+    let error = refused(&uri).await;
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
+    assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
+}
+
+#[tokio::test]
+async fn a_wrong_password() {
+    let Some(alone) = Standalone::start(&["--auth"]) else { return };
+    let admin = alone.node.client().await.database("admin");
+    let user = doc! {"createUser": "me", "pwd": "right", "roles": ["root"]};
+    admin.run_command(user).await.expect("a user");
+    let at = format!("127.0.0.1:{}/fhir?authSource=admin", alone.node.port);
+    let error = refused(&format!("mongodb://me:s3cret@{at}")).await;
+    assert!(matches!(error, ConnectError::Denied { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_epoch_belongs_to_a_database_of_a_set() {
+    let Some(set) = shared().await else { return };
+    let (one, two) = (fresh_database(), fresh_database());
+    let first = open(set, &one).await;
+    assert_eq!(first.epoch(), open(set, &one).await.epoch());
+    assert_ne!(first.epoch(), open(set, &two).await.epoch());
+    let description = first.describe();
+    assert!(description.contains("rs0") && description.contains(&one), "{description}");
+}
+
+#[tokio::test]
+async fn before_images_are_asked_for_where_they_are_off() {
+    let Some(set) = shared().await else { return };
+    let name = fresh_database();
+    let db = set.client().await.database(&name);
+    db.create_collection("Patient").await.expect("a collection");
+    let store = open(set, &name).await;
+    let (patient, group) = (crate::tools::ty("Patient"), crate::tools::ty("Group"));
+    assert_eq!(store.before_images(group), Ok(()));
+    let sentence = store.before_images(patient).expect_err("they are off");
+    assert!(sentence.contains(r#"db.runCommand({collMod: "Patient", changeStream"#), "{sentence}");
+    let images = doc! {"enabled": true};
+    db.run_command(doc! {"collMod": "Patient", "changeStreamPreAndPostImages": images})
+        .await
+        .expect("switched on");
+    store.snapshot().await.expect("a snapshot lists anew");
+    assert_eq!(store.before_images(patient), Ok(()));
+}

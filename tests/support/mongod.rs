@@ -1,0 +1,240 @@
+//! Real mongod processes: replica sets and a standalone on free ports of 127.0.0.1, each node in
+//! a temporary directory.
+//!
+//! A node dies with the value that holds it, and with the test process, whichever ends first: a
+//! shell waits for the end of its standard input and then kills the node that it started.
+
+use std::{
+    fs,
+    io::Read as _,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use mongodb::{
+    Client,
+    bson::{Document, doc},
+};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+/// How long anything here may take before the test fails.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Where mongod is: `MONGOD_BIN`, `mongod` on PATH, `target/mongod/mongod`. `None`: the tests
+/// are to be skipped (`FHIRTAIL_SKIP_MONGO=1`).
+pub fn binary() -> Option<PathBuf> {
+    if std::env::var("FHIRTAIL_SKIP_MONGO").is_ok_and(|skip| skip == "1") {
+        return None;
+    }
+    let named = std::env::var_os("MONGOD_BIN").map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join("mongod"));
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/mongod/mongod");
+    let found = named.into_iter().chain(on_path).chain([fetched]).find(|file| file.is_file());
+    Some(found.unwrap_or_else(|| {
+        panic!(
+            "no mongod: set MONGOD_BIN, put mongod on PATH or into target/mongod/, or skip these \
+             tests with FHIRTAIL_SKIP_MONGO=1"
+        )
+    }))
+}
+
+/// Runs its arguments until stdin ends, as it does when the test's process goes, however it
+/// goes; then nothing of them is left.
+const UNTIL_STDIN_ENDS: &str = r#"
+    "$@" >/dev/null 2>&1 & node=$!
+    cat >/dev/null
+    kill -9 $node; wait; rm -rf "$FOLDER"
+"#;
+
+/// One mongod.
+#[derive(Debug)]
+pub struct Node {
+    shell: Child,
+    pub port: u16,
+    folder: TempDir,
+}
+
+impl Node {
+    fn start(binary: &Path, args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let port = free_port();
+        let shell = Command::new("sh")
+            .args(["-c", UNTIL_STDIN_ENDS])
+            .env("FOLDER", folder.path())
+            .arg("sh")
+            .arg(binary)
+            .args(["--bind_ip", "127.0.0.1", "--port", &port.to_string()])
+            .arg("--dbpath")
+            .arg(folder.path())
+            .arg("--logpath")
+            .arg(folder.path().join("log"))
+            .args(["--wiredTigerCacheSizeGB", "0.25", "--nounixsocket"])
+            .args(["--setParameter", "enableTestCommands=1"])
+            .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sh");
+        let node = Self { shell, port, folder };
+        node.wait_for_port();
+        node
+    }
+
+    fn wait_for_port(&self) {
+        let start = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            assert!(start.elapsed() < DEADLINE, "mongod does not start:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The end of the node's log.
+    fn log(&self) -> String {
+        let mut log = String::new();
+        let opened = fs::File::open(self.folder.path().join("log"));
+        let _ = opened.and_then(|mut file| file.read_to_string(&mut log));
+        let lines: Vec<&str> = log.lines().rev().take(20).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    /// This node alone, whatever set it is in.
+    pub fn direct_uri(&self) -> String {
+        format!("mongodb://127.0.0.1:{}/admin?directConnection=true", self.port)
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::with_uri_str(self.direct_uri()).await.expect("a client")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // The shell's input ends, it kills the node, and ends.
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// A replica set, with a primary.
+#[derive(Debug)]
+pub struct ReplicaSet {
+    pub nodes: Vec<Node>,
+}
+
+impl ReplicaSet {
+    /// Starts `count` nodes with these arguments beside the usual ones. `None`: skipped.
+    pub async fn start(count: usize, args: &[&str]) -> Option<Self> {
+        let binary = binary()?;
+        let mut all = vec!["--replSet", "rs0"];
+        if !args.contains(&"--oplogSize") {
+            all.extend(["--oplogSize", "128"]);
+        }
+        all.extend(args);
+        let nodes: Vec<Node> = (0..count).map(|_| Node::start(&binary, &all)).collect();
+        let set = Self { nodes };
+        set.initiate().await;
+        Some(set)
+    }
+
+    async fn initiate(&self) {
+        let member = |(index, node): (usize, &Node)| {
+            doc! {"_id": index as i32, "host": format!("127.0.0.1:{}", node.port)}
+        };
+        let members: Vec<Document> = self.nodes.iter().enumerate().map(member).collect();
+        let config = doc! {
+            "_id": "rs0",
+            "members": members,
+            "settings": {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500},
+        };
+        let first = self.nodes[0].client().await;
+        self.admin_of(&first, doc! {"replSetInitiate": config}).await;
+        self.primary().await;
+    }
+
+    async fn admin_of(&self, client: &Client, command: Document) -> Document {
+        let name = command.keys().next().cloned();
+        let reply = client.database("admin").run_command(command).await;
+        reply.unwrap_or_else(|error| panic!("{name:?}: {error}"))
+    }
+
+    /// Waits until there is a primary that takes writes, and returns its place.
+    pub async fn primary(&self) -> usize {
+        let start = Instant::now();
+        loop {
+            for (index, node) in self.nodes.iter().enumerate() {
+                let admin = node.client().await.database("admin");
+                let hello = admin.run_command(doc! {"hello": 1}).await.unwrap_or_default();
+                if hello.get_bool("isWritablePrimary").unwrap_or(false) {
+                    return index;
+                }
+            }
+            assert!(start.elapsed() < DEADLINE, "no primary:\n{}", self.nodes[0].log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The connection string of a database.
+    pub fn uri(&self, database: &str) -> String {
+        let hosts: Vec<_> =
+            self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        format!("mongodb://{}/{database}?replicaSet=rs0", hosts.join(","))
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::with_uri_str(self.uri("admin")).await.expect("a client")
+    }
+
+    /// Runs an admin command on the primary.
+    pub async fn admin(&self, command: Document) -> Document {
+        self.admin_of(&self.client().await, command).await
+    }
+
+    /// `setParameter`, such as `{minSnapshotHistoryWindowInSeconds: 1}`.
+    pub async fn set_parameter(&self, parameter: Document) {
+        let mut command = doc! {"setParameter": 1};
+        command.extend(parameter);
+        self.admin(command).await;
+    }
+
+    /// `configureFailPoint: "failCommand"` with this mode and data.
+    pub async fn fail_command(&self, mode: Document, data: Document) {
+        self.admin(doc! {"configureFailPoint": "failCommand", "mode": mode, "data": data}).await;
+    }
+}
+
+/// A database name that no other test has.
+pub fn fresh_database() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A replica set of one node that the tests of a binary share, a database each. `None`: skipped.
+pub async fn shared() -> Option<&'static ReplicaSet> {
+    static SHARED: OnceCell<Option<ReplicaSet>> = OnceCell::const_new();
+    SHARED.get_or_init(|| ReplicaSet::start(1, &[])).await.as_ref()
+}
+
+/// A mongod that is in no replica set.
+#[derive(Debug)]
+pub struct Standalone {
+    pub node: Node,
+}
+
+impl Standalone {
+    /// Starts it with these arguments beside the usual ones. `None`: skipped.
+    pub fn start(args: &[&str]) -> Option<Self> {
+        Some(Self { node: Node::start(&binary()?, args) })
+    }
+}

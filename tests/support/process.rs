@@ -1,0 +1,46 @@
+//! The server as a process of its own, killed when dropped.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+/// A running `fhirtail serve`.
+pub struct Process {
+    child: Child,
+    base: String,
+}
+
+impl Process {
+    /// Starts it on a store, and waits until it has said where it listens.
+    pub fn serve(store: &str, arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fhirtail"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--store", store])
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary");
+        let mut lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
+        let first = lines.next().expect("a first line").expect("text");
+        let at = first.find("http://").unwrap_or_else(|| panic!("no URL in: {first}"));
+        let base = first[at..].split("/fhir").next().expect("a URL").to_owned();
+        // Read on, so that the process never waits for its log to be read.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Self { child, base }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
