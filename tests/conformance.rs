@@ -17,6 +17,11 @@ mod changes;
 mod embedded_store;
 #[path = "conformance/handoff.rs"]
 mod handoff;
+#[path = "conformance/mongo.rs"]
+mod mongo_store;
+#[path = "support/mongod.rs"]
+#[allow(dead_code, reason = "the suite needs a part of it")]
+mod mongod;
 #[path = "conformance/scan.rs"]
 mod scan;
 #[path = "conformance/support.rs"]
@@ -77,3 +82,4 @@ macro_rules! conformance {
 }
 
 conformance!(embedded made by crate::embedded_store::make);
+conformance!(mongo made by crate::mongo_store::make);
