@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod fhir;
 pub mod filter;

@@ -1,19 +1,28 @@
-//! `follow` against a server that plays exact bytes, one answer per connection.
+//! `follow` against a server that plays exact bytes, one answer per connection; and against the
+//! real one, stopped and started again and again.
 #![allow(clippy::expect_used, reason = "helpers of tests are no #[test] themselves")]
 
+mod support;
+
 use std::{
+    collections::{BTreeMap, HashSet},
     fs::{self, File},
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use clap::Parser;
-use fhirtail::client::{
-    Failure,
-    follow::{FollowArgs, follow},
+use fhirtail::{
+    client::{
+        Failure,
+        follow::{FollowArgs, follow},
+    },
+    demo::{Population, populate, pulse},
 };
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -150,7 +159,7 @@ impl Files {
 
 fn saved(state: &Path) -> String {
     let text = fs::read(state).unwrap_or_default();
-    let json: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    let json: Value = serde_json::from_slice(&text).unwrap_or_default();
     json["lastEventId"].as_str().unwrap_or_default().to_owned()
 }
 
@@ -315,4 +324,66 @@ async fn an_output_that_nobody_reads_does_not_hold_up_the_end() {
     let mut held = vec![0; 1 << 16];
     let count = reader.read(&mut held).expect("bytes");
     assert!(at * 1000 <= count + 1, "position {at}, but {count} bytes written");
+}
+
+/// What a reader of the lines holds: every resource by its name.
+fn applied(lines: &str) -> BTreeMap<String, String> {
+    let mut copy = BTreeMap::new();
+    for line in lines.lines() {
+        let tree: Value = serde_json::from_str(line).expect("a line of JSON");
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        match tree["resourceType"].as_str() {
+            Some("OperationOutcome") => copy.clear(),
+            Some("Bundle") => {
+                copy.remove(&text(&tree["entry"][0]["request"]["url"]));
+            }
+            _ => {
+                let name = format!("{}/{}", text(&tree["resourceType"]), text(&tree["id"]));
+                copy.insert(name, line.to_owned());
+            }
+        }
+    }
+    copy
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_is_stopped_again_and_again_misses_nothing_and_repeats_nothing() {
+    let bench = support::embedded();
+    let population = Population::new(5, 60);
+    populate(&*bench.store, population).await.expect("written");
+    let app = support::App::start(Arc::clone(&bench.store)).await;
+    let quiet = CancellationToken::new();
+    let store = Arc::clone(&bench.store);
+    let changing = tokio::spawn(pulse(store, population, 400.0, quiet.clone()));
+
+    let files = Files::new();
+    let append = || {
+        let out = files.folder.path().join("out");
+        File::options().create(true).append(true).open(out).expect("a file")
+    };
+    let url = app.url("/fhir/$export");
+    for round in 1..=12 {
+        let stop = CancellationToken::new();
+        let arguments = files.with_state(&url, &[]);
+        let following = tokio::spawn(follow(arguments, append(), stop.clone()));
+        let enough = files.out().len() + round * 5000;
+        until(|| files.out().len() >= enough).await;
+        stop.cancel();
+        following.await.expect("no panic").expect("stopped");
+    }
+    quiet.cancel();
+    changing.await.expect("no panic");
+    follow(files.with_state(&url, &["--until-caught-up"]), append(), CancellationToken::new())
+        .await
+        .expect("caught up");
+
+    let truth = Files::new();
+    truth.follow(args(&url, &["--until-caught-up"])).await.expect("caught up");
+    let (lines, truth) = (files.out(), truth.out());
+    assert!(applied(&lines) == applied(&truth), "the copy differs from the store");
+    let mut seen = HashSet::new();
+    let repeated = lines.lines().find(|line| line.contains("\"versionId\"") && !seen.insert(*line));
+    assert_eq!(repeated, None);
+    app.stop().await;
+    bench.store.close().await;
 }

@@ -44,8 +44,8 @@ const READ_AHEAD: usize = 256;
 /// Bundle are loaded one by one, references between them resolved.
 ///
 /// Every resource goes under a fixed id: its own, the one that its fullUrl names, or one made of
-/// its content. Loading the same files again changes nothing. Where an id comes twice, the later
-/// resource wins.
+/// its content. Loading the same files again changes nothing, but where they hold an id twice: the
+/// later resource wins, each time.
 ///
 /// What can't be loaded is told as path:line: reason on stderr, and the rest is loaded. The
 /// status is 0 if all was loaded, 1 if not, 2 if the command can't be understood.
