@@ -114,15 +114,12 @@ impl From<LiveArgs> for HubOptions {
     }
 }
 
-/// Everything that `serve` takes.
+/// Everything that a server takes, whatever its store.
 #[derive(Debug, Clone, Args)]
-pub struct ServeArgs {
+pub struct ServerArgs {
     /// Where it listens.
     #[command(flatten)]
     pub listen: ListenArgs,
-    /// Where the resources are.
-    #[command(flatten)]
-    pub store: StoreArgs,
     /// How streams behave.
     #[command(flatten)]
     pub stream: StreamArgs,

@@ -1,20 +1,25 @@
 //! The binary: arguments, telemetry, run.
 
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use fhirtail::{
     client::{
         follow::{self, FollowArgs},
         load::{self, LoadArgs, Sink, Target},
     },
-    config::ServeArgs,
+    config::{ServerArgs, StoreArgs},
+    demo::{self, DemoArgs, Population},
     server::Server,
-    store::{self, embedded::EmbeddedOptions},
+    store::{
+        self, Store,
+        embedded::{EmbeddedOptions, EmbeddedStore},
+    },
     telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// tail -f for FHIR: every matching resource, then every change to come, as one stream
 #[derive(Debug, Parser)]
@@ -30,10 +35,28 @@ struct Cli {
 enum Command {
     /// Serve a store (the default)
     Serve(ServeArgs),
-    /// Load resources and Bundles from files and folders
+    /// Serve a synthetic population that keeps changing, from a temporary store
+    Demo(DemoServeArgs),
+    #[allow(missing_docs, reason = "the arguments' own text is the help")]
     Load(LoadArgs),
-    /// Follow a stream, as NDJSON on stdout
+    #[allow(missing_docs, reason = "the arguments' own text is the help")]
     Follow(FollowArgs),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+struct DemoServeArgs {
+    #[command(flatten)]
+    demo: DemoArgs,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 #[tokio::main]
@@ -41,6 +64,7 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve(args).await,
+        Command::Demo(args) => demo(args).await,
         Command::Load(args) => load(args).await,
         Command::Follow(args) => follow::run(args).await.map_err(Into::into),
     };
@@ -55,9 +79,30 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     telemetry::log();
     let metrics = telemetry::metrics()?;
     let store = store::open(&args.store.store, args.store.embedded()).await?;
-    let server = Server::bind(&args, store, Some(metrics)).await?;
+    let server = Server::bind(&args.server, store, Some(metrics)).await?;
     server.announce();
     server.run(asked_to_stop()?).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn demo(args: DemoServeArgs) -> anyhow::Result<ExitCode> {
+    telemetry::log();
+    let metrics = telemetry::metrics()?;
+    let folder = tempfile::Builder::new().prefix("fhirtail-demo-").tempdir()?;
+    let store: Arc<dyn Store> = EmbeddedStore::open(folder.path(), EmbeddedOptions::default())?;
+    let population = Population::new(args.demo.seed, args.demo.patients);
+    demo::populate(store.as_ref(), population).await?;
+    let server = Server::bind(&args.server, Arc::clone(&store), Some(metrics)).await?;
+    server.announce();
+    let stop = CancellationToken::new();
+    let pulse = tokio::spawn(demo::pulse(store, population, args.demo.rate, stop.clone()));
+    let asked = asked_to_stop()?;
+    let stopping = async move {
+        asked.await;
+        stop.cancel();
+    };
+    server.run(stopping).await?;
+    pulse.await?;
     Ok(ExitCode::SUCCESS)
 }
 

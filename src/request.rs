@@ -200,7 +200,7 @@ fn plan(
     let types = only.map(|ty| vec![ty]).or(types);
     let window = Window {
         // Whole milliseconds: later than x.4 ms is later than x, earlier than x.4 is up to x.
-        after_ms: query.since.map(|at| floor_ms(at)),
+        after_ms: query.since.map(floor_ms),
         before_ms: query.until.map(|at| -floor_ms_of(-at.as_nanosecond())),
     };
     let plan = Plan::new(scope, types.as_deref(), window, format == Format::Sse, grant);

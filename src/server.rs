@@ -8,7 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
-    config::ServeArgs,
+    config::ServerArgs,
     http::{self, AppState, HttpOptions},
     live::Hub,
     store::{Store, StoreError},
@@ -52,7 +52,7 @@ impl Server {
     /// # Errors
     /// See [`ServeError`].
     pub async fn bind(
-        args: &ServeArgs,
+        args: &ServerArgs,
         store: Arc<dyn Store>,
         metrics: Option<PrometheusHandle>,
     ) -> Result<Self, ServeError> {
@@ -121,7 +121,7 @@ impl Server {
     }
 }
 
-fn options(args: &ServeArgs, metrics: Option<PrometheusHandle>) -> HttpOptions {
+fn options(args: &ServerArgs, metrics: Option<PrometheusHandle>) -> HttpOptions {
     HttpOptions {
         body_limit: args.stream.body_limit,
         cors_origins: args.listen.cors_origins.clone(),

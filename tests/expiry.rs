@@ -1,4 +1,5 @@
 //! Snapshots that are too short for their reader: the history goes on in newer ones.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
 mod support;
 
@@ -92,4 +93,13 @@ async fn embedded() {
     let options = EmbeddedOptions { snapshot_life: life, ..EmbeddedOptions::default() };
     let bench = support::embedded_with(options);
     read_slowly(bench.store, Duration::from_millis(100)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb() {
+    use mongodb::bson::doc;
+    let Some(set) = support::mongod::ReplicaSet::start(1, &[]).await else { return };
+    set.set_parameter(doc! {"minSnapshotHistoryWindowInSeconds": 2}).await;
+    let bench = support::mongo_in(&set).await;
+    read_slowly(bench.store, Duration::from_millis(400)).await;
 }

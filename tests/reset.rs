@@ -1,5 +1,6 @@
 //! A position that the log no longer honours: the client hears `reset`, then a whole history.
 //! Never silence, never "from now".
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
 mod support;
 
@@ -10,8 +11,10 @@ use fhirtail::{
 use support::{
     Bench,
     app::App,
+    chaos,
+    mongod::ReplicaSet,
     replica::{Replica, contents},
-    stream::EventStream,
+    stream::{EventStream, PATIENCE},
     writes::{commit, group, observation, patient, put},
 };
 
@@ -58,6 +61,76 @@ async fn a_log_trimmed_past_the_position() {
     }
     for event in [&history[0], &history[20], history.last().expect("caught-up")] {
         assert_starts_over(&app, store, &event.id).await;
+    }
+}
+
+/// The smallest oplog that mongod takes, and checkpoints every second, so that it is trimmed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_oplog_trimmed_past_the_position() {
+    use mongodb::bson::{Document, doc};
+    let arguments = ["--oplogSize", "1", "--syncdelay", "1"];
+    let Some(set) = ReplicaSet::start(1, &arguments).await else { return };
+    let bench = support::mongo_in(&set).await;
+    let store = bench.store.as_ref();
+    for n in 0..30 {
+        commit(store, vec![put(&patient(n, "before")), put(&observation(n, n, "before"))]).await;
+    }
+    let app = App::with(bench.store.clone(), &["--ring-bytes", "5000"]).await;
+    let mut stream = EventStream::open(&app.url(QUERY), None).await;
+    let history = stream.until("caught-up").await;
+    drop(stream);
+    let end = history.last().expect("caught-up").id.parse::<Position>().expect("a position");
+    let oplog = set.client().await.database("local").collection::<Document>("oplog.rs");
+    let text = "x".repeat(20_000);
+    let started = std::time::Instant::now();
+    loop {
+        for n in 0..100 {
+            commit(store, vec![put(&patient(n, &format!("{} {text}", chaos::stamp())))]).await;
+        }
+        let first = oplog.find_one(doc! {}).sort(doc! {"$natural": 1}).await.expect("an oplog");
+        let first = first.expect("an entry").get_timestamp("ts").expect("ts");
+        if u64::from(first.time) > end.log.time >> 32 {
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "the oplog is not trimmed");
+    }
+    for event in [&history[0], &history[20], history.last().expect("caught-up")] {
+        assert_starts_over(&app, store, &event.id).await;
+    }
+}
+
+/// A collection that goes all at once, and a database: whoever streams its type starts over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_dropped_or_renamed() {
+    let Some(bench) = support::mongo().await else { return };
+    let store = bench.store.as_ref();
+    for n in 0..10 {
+        commit(store, vec![put(&patient(n, "x")), put(&observation(n, n, "x"))]).await;
+    }
+    let app = App::start(bench.store.clone()).await;
+    let client = mongodb::Client::with_uri_str(&bench.name).await.expect("a client");
+    let database = client.default_database().expect("a database");
+    let mut both = EventStream::open(&app.url(QUERY), None).await;
+    let mut patients = EventStream::open(&app.url("/fhir/$export?_type=Patient"), None).await;
+    both.until("caught-up").await;
+    patients.until("caught-up").await;
+
+    database.collection::<mongodb::bson::Document>("Observation").drop().await.expect("dropped");
+    let again = both.until("caught-up").await;
+    assert_eq!((again[0].event.as_str(), again.len()), ("reset", 1 + 10 + 1));
+    commit(store, vec![put(&patient(1, "y"))]).await;
+    assert_eq!(patients.event().await.expect("an event").event, "Patient", "no reset here");
+    assert_eq!(both.event().await.expect("an event").event, "Patient");
+
+    database.drop().await.expect("dropped");
+    for stream in [&mut both, &mut patients] {
+        let again = stream.until("caught-up").await;
+        let names: Vec<_> = again.iter().map(|event| event.event.as_str()).collect();
+        assert!(names.contains(&"reset") && !names.contains(&"Patient"), "{names:?}");
+    }
+    commit(store, vec![put(&patient(1, "z"))]).await;
+    for stream in [&mut both, &mut patients] {
+        stream.until("Patient").await;
     }
 }
 

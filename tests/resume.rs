@@ -1,4 +1,5 @@
 //! Cut and resume: whoever goes on from an id gets exactly what follows it.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
 mod support;
 

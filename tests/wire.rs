@@ -1,4 +1,5 @@
 //! The wire: frames byte by byte, headers, an independent client, and what is refused.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
 mod support;
 
@@ -57,7 +58,7 @@ async fn raw_body(app: &App, path: &str) -> Vec<u8> {
         level.is_some_and(|at| wire[at..].windows(14).any(|part| part == b": keep-alive\n\n"))
     };
     while !ends(&wire[wire.len().saturating_sub(4_096)..]) {
-        let mut part = [0; 1 << 16];
+        let mut part = vec![0; 1 << 16];
         let read = tokio::time::timeout(PATIENCE, socket.read(&mut part)).await;
         let read = read.expect("in time").expect("bytes");
         assert!(read > 0, "the stream ended");

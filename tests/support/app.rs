@@ -3,13 +3,13 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use clap::Parser;
-use fhirtail::{config::ServeArgs, server::Server, store::Store};
+use fhirtail::{config::ServerArgs, server::Server, store::Store};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
-    serve: ServeArgs,
+    server: ServerArgs,
 }
 
 /// A running server.
@@ -28,7 +28,7 @@ impl App {
     pub async fn with(store: Arc<dyn Store>, arguments: &[&str]) -> Self {
         let fixed = ["fhirtail", "--listen", "127.0.0.1:0", "--drain", "0.05"];
         let arguments = fixed.iter().chain(arguments);
-        let args = Arguments::try_parse_from(arguments).expect("arguments of serve").serve;
+        let args = Arguments::try_parse_from(arguments).expect("arguments of serve").server;
         let server = Server::bind(&args, store, None).await.expect("a server");
         let (address, stop) = (server.address(), CancellationToken::new());
         let stopped = stop.clone().cancelled_owned();

@@ -32,8 +32,12 @@ async fn write_one(database: &Database, choice: u64, id: &str, document: &Docume
     let observations = database.collection::<Document>("Observation");
     let this = || doc! {"_id": id};
     match choice {
-        0 => drop(observations.delete_one(this()).await?),
-        1 | 2 => drop(observations.replace_one(this(), document).upsert(true).await?),
+        0 => {
+            observations.delete_one(this()).await?;
+        }
+        1 | 2 => {
+            observations.replace_one(this(), document).upsert(true).await?;
+        }
         3 | 4 => {
             let set = doc! {"$set": {"valueString": stamp()}, "$unset": {"meta.versionId": 1}};
             observations.update_one(this(), set).await?;
