@@ -73,7 +73,7 @@ impl Filter<'_> {
         }
         let before = match before {
             Before::Absent => return Verdict::Skip,
-            Before::Known(before) => before(),
+            Before::Known(image) => (image.encode)(),
             Before::Unknown => None,
         };
         match before {

@@ -54,8 +54,9 @@ impl Entry {
         const OVERHEAD: usize = 256;
         match &self.change.kind {
             // The text and, once written, its frame.
-            ChangeKind::Upsert { json, .. } => OVERHEAD + 2 * json.len(),
-            ChangeKind::Delete { .. } | ChangeKind::Replaced { .. } => OVERHEAD,
+            ChangeKind::Upsert { json, before, .. } => OVERHEAD + 2 * json.len() + before.weight(),
+            ChangeKind::Delete { before, .. } => OVERHEAD + before.weight(),
+            ChangeKind::Replaced { .. } => OVERHEAD,
         }
     }
 }
@@ -163,8 +164,19 @@ mod tests {
     use super::*;
     use crate::{
         fhir::ResourceType,
-        store::{Before, DocId},
+        store::{Before, DocId, Image},
     };
+
+    fn deletion(time: u64, image: usize) -> Change {
+        let encode = Arc::new(|| None);
+        let kind = ChangeKind::Delete {
+            ty: ResourceType::parse("Basic").unwrap(),
+            id: "1".into(),
+            doc: DocId::Text("1".into()),
+            before: Before::Known(Image { bytes: image, encode }),
+        };
+        Change { kind, ..change(time) }
+    }
 
     fn change(time: u64) -> Change {
         let kind = ChangeKind::Upsert {
@@ -200,6 +212,14 @@ mod tests {
                 _ => assert_eq!(times(&page.unwrap()), (after + 1..20).collect::<Vec<_>>()),
             }
         }
+    }
+
+    #[test]
+    fn what_a_deletion_remembers_counts() {
+        let mut ring = Ring::new(LogPosition::before(10), 10_000);
+        let changes = (10..30).map(|time| deletion(time, 4_000)).collect();
+        ring.push(ChangeBatch { changes, ..batch(10..30) });
+        assert_eq!(ring.len(), 2);
     }
 
     #[test]

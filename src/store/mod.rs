@@ -291,8 +291,28 @@ pub enum Before {
     Absent,
     /// Nobody knows: the store keeps no before-images of this type.
     Unknown,
-    /// Compact JSON, encoded on first demand; `None` where it can't be.
-    Known(Arc<dyn Fn() -> Option<Bytes> + Send + Sync>),
+    /// As it was stored.
+    Known(Image),
+}
+
+/// A stored resource that hardly anyone asks for: compact JSON on demand.
+#[derive(Clone)]
+pub struct Image {
+    /// How many bytes it holds until then.
+    pub bytes: usize,
+    /// Encodes it; `None` where that can't be done.
+    pub encode: Arc<dyn Fn() -> Option<Bytes> + Send + Sync>,
+}
+
+impl Before {
+    /// How many bytes it holds.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Before::Known(image) => image.bytes,
+            Before::Absent | Before::Unknown => 0,
+        }
+    }
 }
 
 impl fmt::Debug for Before {

@@ -219,7 +219,7 @@ pub fn known_before(before: &Before) -> Option<Option<Bytes>> {
     match before {
         Before::Absent => Some(None),
         Before::Unknown => None,
-        Before::Known(image) => Some(Some(image().expect("an image"))),
+        Before::Known(image) => Some(Some((image.encode)().expect("an image"))),
     }
 }
 

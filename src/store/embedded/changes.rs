@@ -15,7 +15,7 @@ use super::{
 use crate::{
     fhir::ResourceType,
     position::LogPosition,
-    store::{Before, Change, ChangeBatch, ChangeKind, Changes, DocId, StoreError},
+    store::{Before, Change, ChangeBatch, ChangeKind, Changes, DocId, Image, StoreError},
 };
 
 /// Bytes of JSON in one batch.
@@ -127,7 +127,8 @@ fn before_image(json: &[u8]) -> Before {
         return Before::Absent;
     }
     let json = Bytes::copy_from_slice(json);
-    Before::Known(Arc::new(move || Some(json.clone())))
+    let bytes = json.len();
+    Before::Known(Image { bytes, encode: Arc::new(move || Some(json.clone())) })
 }
 
 /// The number of the first change that was committed at or after an instant; the one after the

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     fhir::ResourceType,
     position::LogPosition,
-    store::{Before, Change, ChangeKind},
+    store::{Before, Change, ChangeKind, Image},
 };
 
 /// What an event says.
@@ -117,8 +117,9 @@ fn before(shared: &Arc<Shared>, event: &Event<'_>, ty: ResourceType) -> Before {
         _ if event.operation == "insert" => Before::Absent,
         None => Before::Unknown,
         Some(image) => {
-            let layout = shared.layout.clone();
-            Before::Known(Arc::new(move || encode::json(image.as_bytes(), ty, &layout).ok()))
+            let (layout, bytes) = (shared.layout.clone(), image.as_bytes().len());
+            let encode = Arc::new(move || encode::json(image.as_bytes(), ty, &layout).ok());
+            Before::Known(Image { bytes, encode })
         }
     }
 }
