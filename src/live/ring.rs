@@ -120,11 +120,14 @@ impl Ring {
         let first = self.entries.partition_point(|entry| entry.change.position <= after);
         let mut entries = Vec::new();
         let mut bytes = 0;
+        let mut level = after;
         for entry in self.entries.range(first..) {
-            if bytes >= budget {
-                let level = entries.last().map_or(after, |e: &Arc<Entry>| e.change.position);
+            // A page never ends between two changes of one place (a rename is two): who goes on
+            // behind the first would miss the second.
+            if bytes >= budget && entry.change.position > level {
                 return Some(Page { entries, level, quiet: false });
             }
+            level = entry.change.position;
             bytes += entry.weight();
             entries.push(Arc::clone(entry));
         }
@@ -220,6 +223,22 @@ mod tests {
         let changes = (10..30).map(|time| deletion(time, 4_000)).collect();
         ring.push(ChangeBatch { changes, ..batch(10..30) });
         assert_eq!(ring.len(), 2);
+    }
+
+    #[test]
+    fn a_page_holds_all_changes_of_a_place() {
+        let mut ring = Ring::new(LogPosition::before(10), 10_000);
+        let changes = [10, 11, 11, 11, 12].map(change).to_vec();
+        ring.push(ChangeBatch { changes, ..batch(10..13) });
+        for budget in [1, 300, 600, 1_000] {
+            let (mut after, mut seen) = (LogPosition::before(10), Vec::new());
+            while seen.last() != Some(&12) {
+                let page = ring.read(after, budget).unwrap();
+                seen.extend(times(&page));
+                after = page.level;
+            }
+            assert_eq!(seen, [10, 11, 11, 11, 12], "{budget}");
+        }
     }
 
     #[test]
