@@ -20,11 +20,12 @@ impl Session {
     ) -> Result<(), Ended> {
         if goal.is_none() && !self.caught_up {
             let end = self.goal().await?;
-            // A snapshot's handoff lies one past its T.
-            if follow.position().time > end.head.time.saturating_add(1) {
+            // A snapshot's handoff lies right past its T; nobody has consumed anything there.
+            if follow.position() > LogPosition::past(end.head.time) {
                 self.stage = Stage::Live { follow, goal };
                 return self.wait_for_the_log().await;
             }
+            self.ahead = 0;
             goal = Some(end);
         }
         while self.out.len() < CHUNK_BYTES {

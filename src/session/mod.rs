@@ -70,7 +70,7 @@ pub struct Session {
     caught_up: bool,
     /// Snapshots in a row that expired before one resource was read.
     expiries: u32,
-    /// How often the client's position was found ahead of the log.
+    /// How often in a row the client's position was found ahead of the log.
     ahead: u32,
 }
 

@@ -38,10 +38,11 @@ impl Session {
         if self.members_differ(members) {
             return self.reset("the members of the group have changed");
         }
-        if log.time > snapshot.position().time {
+        if log > snapshot.position() {
             self.stage = Stage::Resume { log, cursor, members };
             return self.wait_for_the_log().await;
         }
+        self.ahead = 0;
         self.stage = Stage::Replay { follow: self.hub.follow(log), snapshot, cursor };
         Ok(())
     }
