@@ -104,14 +104,16 @@ impl Hub {
             match read.await {
                 Ok(batch) => {
                     counter!("fhirtail_changes_total").increment(batch.changes.len() as u64);
-                    let moved = self.change_ring(|ring| {
+                    let news = self.change_ring(|ring| {
                         let before = ring.level();
-                        let news = !batch.changes.is_empty() || batch.quiet;
+                        let told = !batch.changes.is_empty() || batch.quiet;
                         ring.push(batch);
-                        news || ring.level() != before
+                        told || ring.level() != before
                     });
-                    self.heard.send_replace(Some(Instant::now()));
-                    if moved {
+                    // A batch that says nothing at all is no word from the store: a reader gives
+                    // it where the store has not answered.
+                    if news {
+                        self.heard.send_replace(Some(Instant::now()));
                         self.moved.send_replace(());
                     }
                 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fhirtail::{
+    live::{Hub, HubOptions},
     position::LogPosition,
     store::{Before, Change, ChangeKind, Store, StoreError},
 };
@@ -61,7 +62,9 @@ async fn our_writes_come_exactly_with_what_was_before() {
     assert_eq!(all_words(&changes), expected);
     let before = |at: usize| match &changes[at].kind {
         ChangeKind::Upsert { before: Before::Known(image), .. }
-        | ChangeKind::Delete { before: Before::Known(image), .. } => text(&image().expect("json")),
+        | ChangeKind::Delete { before: Before::Known(image), .. } => {
+            text(&(image.encode)().expect("json"))
+        }
         other => panic!("{other:?}"),
     };
     assert_eq!((before(1), before(2)), (json(&first), json(&second)));
@@ -369,4 +372,35 @@ async fn a_lookup_too_long_ago_is_made_now_and_repeats_nothing() {
     let said = all_words(&bench.changes_until_now(start.position()).await);
     let now = r#"Unknown -> {"resourceType":"Patient","id":"a","n":3}"#;
     assert_eq!(said, [now, "Unknown -> no Patient/gone"]);
+}
+
+/// A server that holds its connections and answers nothing: the tail must not take that for a
+/// quiet log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_is_silent() {
+    let Some(set) = ReplicaSet::start(1, &[]).await else { return };
+    let store = crate::support::mongo_in(&set).await.store;
+    let status = set.admin(doc! {"serverStatus": 1}).await;
+    let process = status.get_i64("pid").expect("a pid").to_string();
+    let signal = |name: &str| {
+        let sent = std::process::Command::new("kill").args([name, &process]).status();
+        assert!(sent.expect("kill").success());
+    };
+    let stop = tokio_util::sync::CancellationToken::new();
+    let tasks = tokio_util::task::TaskTracker::new();
+    let hub = Hub::start(store, HubOptions::default(), tasks, stop.clone()).await.expect("a hub");
+    until(|| hub.silence().is_some_and(|silence| silence < Duration::from_secs(1))).await;
+    signal("-STOP");
+    until(|| hub.silence().is_some_and(|silence| silence > Duration::from_secs(4))).await;
+    signal("-CONT");
+    until(|| hub.silence().is_some_and(|silence| silence < Duration::from_secs(1))).await;
+    stop.cancel();
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(30), "it does not come");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
