@@ -1,9 +1,13 @@
 //! follow(P): every change after P, from the ring or, behind it, from a private reader.
 
-use std::{sync::Arc, vec};
+use std::{sync::Arc, time::Duration, vec};
 
 use metrics::{counter, gauge};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::consume_budget,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     hub::Hub,
@@ -14,6 +18,9 @@ use crate::{position::LogPosition, store::StoreError};
 
 /// About how many bytes of changes are taken from the ring at once.
 const PAGE_BYTES: usize = 64 << 10;
+/// How long one stream may have a private reader at a time: there are few, and a client that
+/// reads slowly, or not at all, must not keep one from the others.
+const TURN: Duration = Duration::from_secs(5);
 
 /// One stream's way through the log.
 #[derive(Debug)]
@@ -66,6 +73,8 @@ impl Follow {
     /// [`StoreError::PositionLost`]: the log no longer holds what follows.
     pub async fn next(&mut self) -> Result<Followed, StoreError> {
         loop {
+            // The ring is read without waiting: who has far to go lets others run in between.
+            consume_budget().await;
             if let Some(entry) = self.page.next() {
                 self.position = entry.change.position;
                 return Ok(Followed::Change(entry));
@@ -78,8 +87,11 @@ impl Follow {
                 self.private = None;
             }
             if let Some(private) = &mut self.private {
-                let page = private.recv().await.unwrap_or_else(|| Err(stopping()))?;
-                self.turn_to(page);
+                match private.recv().await {
+                    Some(page) => self.turn_to(page?),
+                    None if self.hub.stop.is_cancelled() => return Err(stopping()),
+                    None => self.private = Some(self.open_private()),
+                }
             } else if self.turn_page().await? {
                 return Ok(Followed::FellBehind);
             }
@@ -90,8 +102,7 @@ impl Follow {
     /// been in the ring no longer is.
     async fn turn_page(&mut self) -> Result<bool, StoreError> {
         // Marked as seen before the ring is read: what the tail adds in between wakes us.
-        let moved = self.moved.has_changed().unwrap_or(true);
-        self.moved.mark_unchanged();
+        let moved = self.moved.borrow_and_update().has_changed();
         match self.hub.read(self.position, PAGE_BYTES) {
             None => {
                 self.private = Some(self.open_private());
@@ -122,7 +133,8 @@ fn stopping() -> StoreError {
     StoreError::Unavailable("the server is stopping".into())
 }
 
-/// Reads for one stream until it goes away or is back in the ring.
+/// Reads for one stream until it goes away or is back in the ring, or its turn is over: then it
+/// asks for another one, behind the others who wait.
 async fn read_privately(
     hub: Arc<Hub>,
     after: LogPosition,
@@ -140,15 +152,17 @@ async fn read_privately(
     }
     counter!("fhirtail_catch_ups_total").increment(1);
     gauge!("fhirtail_catch_ups").increment(1.0);
+    let over = Instant::now() + TURN;
     let mut reader = LogReader::new(Arc::clone(&hub.store), after);
-    while !pages.is_closed() && !hub.stop.is_cancelled() {
+    while Instant::now() < over && !pages.is_closed() && !hub.stop.is_cancelled() {
         let page = reader.next(|_| ()).await.map(|batch| Page {
             entries: batch.changes.into_iter().map(Entry::new).collect(),
             level: batch.level,
             quiet: batch.quiet,
         });
         let last = page.is_err();
-        if pages.send(page).await.is_err() || last {
+        // A first page always finds room, so every turn gets on.
+        if !matches!(timeout_at(over, pages.send(page)).await, Ok(Ok(()))) || last {
             break;
         }
     }
