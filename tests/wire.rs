@@ -257,6 +257,8 @@ const REFUSALS: &[Refusal] = &[
     ("/fhir/$export?lastEventId=1l~a~1.1.1", &[("accept", NDJSON)], 400, "lastEventId"),
     ("/fhir/Group/nobody/$export", &[("accept", SSE_TYPE)], 404, "id"),
     ("/fhir/Group/a_b/$export", &[], 400, "id"),
+    ("/fhir/Group/%FF/$export", &[], 400, "path"),
+    ("/fhir/%FF/$export", &[], 400, "path"),
     ("/fhir/Patent/$export", &[], 404, ""),
     ("/fhir/$export/more", &[], 404, ""),
     ("/nothing", &[], 404, ""),
@@ -278,6 +280,25 @@ async fn what_is_wrong_is_named() {
         // It goes on serving.
         let lines = get(&app, "/fhir/Observation/$export", &[("accept", NDJSON)]).await;
         assert_eq!(lines.text().await.expect("lines").lines().count(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_the_named_origins_may_read() {
+    let cases = [
+        (None, None),
+        (Some("https://a.example,https://b.example"), Some("https://b.example")),
+        (Some("*"), Some("*")),
+        (Some("https://a.example,*"), Some("*")),
+    ];
+    for (origins, allowed) in cases {
+        let bench = support::embedded();
+        let arguments: Vec<_> = origins.into_iter().flat_map(|o| ["--cors-origins", o]).collect();
+        let app = App::with(bench.store.clone(), &arguments).await;
+        let response = get(&app, "/fhir/$export", &[("origin", "https://b.example")]).await;
+        assert_eq!(response.status(), 200, "{origins:?}");
+        let told = response.headers().get(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+        assert_eq!(told.map(|told| told.to_str().expect("text")), allowed, "{origins:?}");
     }
 }
 

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Body,
-    extract::{Path, Query, RawQuery, State},
+    extract::{Query, RawQuery, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 
-use super::AppState;
+use super::{
+    AppState,
+    request::{OfId, OfType},
+};
 use crate::{
     error::ApiError,
-    fhir::{ResourceType, outcome::IssueType, resource::is_id},
+    fhir::{ResourceType, outcome::IssueType},
     frame::{self, Format},
     plan::{Grant, Plan, Scope},
     request::{ExportRequest, Level, Pairs},
@@ -42,33 +45,20 @@ async fn system(
 
 async fn of_type(
     State(app): State<AppState>,
-    Path(name): Path<String>,
+    OfType(ty): OfType,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let level = match ResourceType::parse(&name) {
-        Some(ty) if name == "Patient" => {
-            debug_assert_eq!(ty.name(), "Patient");
-            Level::Patients
-        }
-        Some(ty) => Level::Type(ty),
-        None => {
-            let text = format!("{name:?} is no resource type of FHIR R4 (4.0.1).");
-            return Err(ApiError::not_found(text));
-        }
-    };
+    let level = if ty.name() == "Patient" { Level::Patients } else { Level::Type(ty) };
     export(app, level, query, headers).await
 }
 
 async fn of_group(
     State(app): State<AppState>,
-    Path(id): Path<String>,
+    OfId(id): OfId,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    if !is_id(&id) {
-        return Err(ApiError::invalid("id", format!("{id:?} can't be the id of a Group.")));
-    }
     export(app, Level::Group(id), query, headers).await
 }
 

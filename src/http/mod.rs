@@ -138,9 +138,10 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn cors(origins: &[HeaderValue]) -> CorsLayer {
-    let origins = match origins {
-        [any] if any == "*" => AllowOrigin::any(),
-        listed => AllowOrigin::list(listed.iter().cloned()),
+    // A list must not hold the wildcard, beside which every other origin is idle.
+    let origins = match origins.iter().any(|origin| origin == "*") {
+        true => AllowOrigin::any(),
+        false => AllowOrigin::list(origins.iter().cloned()),
     };
     const MINUTE: Duration = Duration::from_secs(60);
     CorsLayer::new()

@@ -67,6 +67,19 @@ impl FromRequestParts<AppState> for OfType {
     }
 }
 
+/// The id that a path `/fhir/Group/{id}/…` names.
+#[derive(Debug)]
+pub(super) struct OfId(pub String);
+
+impl FromRequestParts<AppState> for OfId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        let segments = path_segments(parts).await?;
+        resource_id(segments.first().map_or("", |(_, text)| text)).map(Self)
+    }
+}
+
 fn instance(segments: &[(String, String)]) -> Result<Instance, ApiError> {
     let segment = |at: usize| segments.get(at).map_or("", |(_, text)| text.as_str());
     Ok(Instance { ty: resource_type(segment(0))?, id: resource_id(segment(1))? })
