@@ -69,7 +69,7 @@ impl StoreArgs {
 pub struct StreamArgs {
     /// After how much silence a stream gets a comment (seconds)
     #[arg(long, env = "FHIRTAIL_KEEP_ALIVE", default_value = "15", value_name = "S",
-          value_parser = seconds)]
+          value_parser = some_seconds)]
     pub keep_alive: Duration,
 
     /// How long a client of an ended stream is asked to wait (seconds)
@@ -131,8 +131,40 @@ pub struct ServerArgs {
 /// Reads seconds, with a fraction if need be.
 ///
 /// # Errors
-/// Not a number, negative, or beyond what a duration holds.
+/// Not a number, negative, or beyond what a clock can be asked to wait for.
 pub fn seconds(text: &str) -> Result<Duration, String> {
+    const MOST: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    if duration > MOST {
+        return Err("more than a hundred years".into());
+    }
+    Ok(duration)
+}
+
+/// Reads seconds of which there must be some: after no time at all something would be done
+/// without end.
+///
+/// # Errors
+/// Those of [`seconds`], or less than a hundredth.
+pub fn some_seconds(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        duration if duration < Duration::from_millis(10) => Err("less than 0.01 s".into()),
+        duration => Ok(duration),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_what_a_clock_can_wait_for() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(seconds("0"), Ok(Duration::ZERO));
+        for text in ["", "x", "-1", "NaN", "inf", "1e18", "1e400"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+        assert!(some_seconds("0").is_err() && some_seconds("0.01").is_ok());
+    }
 }
