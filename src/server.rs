@@ -98,10 +98,8 @@ impl Server {
         let serve = axum::serve(NoDelay(listener), http::router(state))
             .with_graceful_shutdown(drain.clone().cancelled_owned());
         let mut serving = tokio::spawn(async move { serve.await });
-        tokio::select! {
-            ended = &mut serving => {
-                let _ = ended;
-            }
+        let served = tokio::select! {
+            served = &mut serving => served.unwrap_or_else(|broken| Err(broken.into())),
             () = shutdown => {
                 info!("stopping: streams end within {drain_over:?}");
                 drain.cancel();
@@ -109,15 +107,16 @@ impl Server {
                     warn!("some connections did not end; they are cut");
                     serving.abort();
                 }
+                Ok(())
             }
-        }
+        };
         stop.cancel();
         tasks.close();
         if tokio::time::timeout(LAST_WAIT, tasks.wait()).await.is_err() {
             warn!("the store did not answer to the last; going without");
         }
         store.close().await;
-        Ok(())
+        Ok(served?)
     }
 }
 
