@@ -39,6 +39,10 @@ impl Session {
                 self.scan_on(snapshot, Some(cursor));
                 return Ok(());
             }
+            if self.out.is_empty() {
+                let scan = self.scan_position(cursor.clone());
+                self.checkpoint(follow.position(), Some(scan));
+            }
             if !self.out.is_empty() {
                 break;
             }

@@ -29,7 +29,7 @@ impl Session {
         log: LogPosition,
         scan: ScanPosition,
     ) {
-        let id = self.tell(log, Some(scan));
+        let id = self.tell(log, Some(scan)).to_string();
         self.format.resource(&mut self.out, ty, &id, json);
     }
 
@@ -55,7 +55,7 @@ impl Session {
             self.out.extend_from_slice(entry.frame(self.epoch));
             return Ok(true);
         }
-        let id = self.tell(log, scan);
+        let id = self.tell(log, scan).to_string();
         match &entry.change.kind {
             ChangeKind::Upsert { ty, id: resource, .. } if verdict == Verdict::Gone => {
                 self.format.deleted(&mut self.out, *ty, resource, &id);
@@ -66,7 +66,7 @@ impl Session {
     }
 
     pub(super) fn write_control(&mut self, control: Control, data: &[u8], log: LogPosition) {
-        let id = self.tell(log, None);
+        let id = self.tell(log, None).to_string();
         self.format.control(&mut self.out, control, &id, data);
     }
 
@@ -75,7 +75,7 @@ impl Session {
         let due = self.told_at.elapsed() >= CHECKPOINT_AFTER;
         let moved = |told: &Position| told.log != log || told.scan != scan;
         if due && self.told.as_ref().is_none_or(moved) {
-            let id = self.tell(log, scan);
+            let id = self.tell(log, scan).to_string();
             self.format.checkpoint(&mut self.out, &id);
         }
     }
@@ -100,13 +100,10 @@ impl Session {
         Ok(())
     }
 
-    /// The id of what is about to be written, which becomes the client's position.
-    fn tell(&mut self, log: LogPosition, scan: Option<ScanPosition>) -> String {
+    /// What is about to be written moves the client to this position: its text is the id.
+    fn tell(&mut self, log: LogPosition, scan: Option<ScanPosition>) -> &Position {
         let members = self.members.as_ref().map(Members::hash);
-        let position = Position { epoch: self.epoch, log, members, scan };
-        let id = position.to_string();
-        self.told = Some(position);
         self.told_at = Instant::now();
-        id
+        self.told.insert(Position { epoch: self.epoch, log, members, scan })
     }
 }
