@@ -125,7 +125,7 @@ impl Tail {
         let reply = loop {
             match self.cursor.next().await {
                 Some(reply) => break reply.map_err(|error| errors::in_log(&error))?,
-                None => self.cursor = open_cursor(&self.shared, self.at.time).await?,
+                None => self.reopen().await?,
             }
         };
         let mut steps = Vec::new();
@@ -138,6 +138,14 @@ impl Tail {
         let changes = steps.into_iter().map(|step| step.change).collect();
         // Through mongos an empty reply may be one that came before a shard had read on.
         Ok(ChangeBatch { changes, level: self.level, quiet: empty && !self.shared.sharded })
+    }
+
+    /// Goes on where the server has closed the stream, counting anew what is read again.
+    async fn reopen(&mut self) -> Result<(), StoreError> {
+        self.cursor = open_cursor(&self.shared, self.at.time).await?;
+        self.after = self.after.max(self.at);
+        self.at = LogPosition::before(self.at.time);
+        Ok(())
     }
 
     /// Reads the events of a reply. Returns whether there were none.
