@@ -41,20 +41,6 @@ pub fn patient_types() -> TypeSet {
 /// # Errors
 /// The text is not JSON. JSON of another shape than FHIR's names no patient.
 pub fn patients_of(ty: ResourceType, id: &str, json: &[u8]) -> Result<Vec<Box<str>>, Invalid> {
-    patients_of_at(ty, id, json, &[])
-}
-
-/// The same, where absolute references below one of these base URLs (`https://host/fhir`, no
-/// slash at the end) count too.
-///
-/// # Errors
-/// As [`patients_of`].
-pub fn patients_of_at(
-    ty: ResourceType,
-    id: &str,
-    json: &[u8],
-    bases: &[String],
-) -> Result<Vec<Box<str>>, Invalid> {
     let Ok(at) = ROOTS.binary_search_by_key(&ty, |(ty, _)| *ty) else {
         return Ok(Vec::new());
     };
@@ -63,7 +49,7 @@ pub fn patients_of_at(
         patients.push(id.into());
     }
     let mut reader = serde_json::Deserializer::from_slice(json);
-    Walk { node: &ROOTS[at].1, bases, patients: &mut patients }
+    Walk { node: &ROOTS[at].1, patients: &mut patients }
         .deserialize(&mut reader)
         .and_then(|()| reader.end())
         .map_err(|e| Invalid(format!("the stored {ty} is not JSON: {e}")))?;
@@ -97,7 +83,7 @@ pub fn group_members(json: &[u8]) -> Result<Vec<Box<str>>, Invalid> {
         .map_err(|e| Invalid(format!("the members of the Group can't be read: {e}")))?;
     let active = group.member.into_iter().flatten().filter(|m| m.inactive != Some(true));
     let references = active.filter_map(|member| member.entity?.reference);
-    Ok(sorted(references.filter_map(|text| patient_id(&text, &[]).map(Into::into)).collect()))
+    Ok(sorted(references.filter_map(|text| patient_id(&text).map(Into::into)).collect()))
 }
 
 fn sorted(mut ids: Vec<Box<str>>) -> Vec<Box<str>> {
@@ -107,10 +93,8 @@ fn sorted(mut ids: Vec<Box<str>>) -> Vec<Box<str>> {
 }
 
 /// The patient that a reference names.
-fn patient_id<'r>(reference: &'r str, bases: &[String]) -> Option<&'r str> {
-    let below = |base: &String| reference.strip_prefix(base.as_str())?.strip_prefix('/');
-    let relative = bases.iter().find_map(below).unwrap_or(reference);
-    let rest = relative.strip_prefix("Patient/")?;
+fn patient_id(reference: &str) -> Option<&str> {
+    let rest = reference.strip_prefix("Patient/")?;
     let id = match rest.split_once('/') {
         None => rest,
         Some((id, version)) => {
@@ -147,13 +131,12 @@ impl Node {
 /// Walks a value along the paths of a node. An array is walked item by item.
 struct Walk<'w> {
     node: &'w Node,
-    bases: &'w [String],
     patients: &'w mut Vec<Box<str>>,
 }
 
 impl Walk<'_> {
     fn again(&mut self) -> Walk<'_> {
-        Walk { node: self.node, bases: self.bases, patients: self.patients }
+        Walk { node: self.node, patients: self.patients }
     }
 }
 
@@ -189,7 +172,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
         if self.node.members.is_empty()
-            && let Some(id) = patient_id(text, self.bases)
+            && let Some(id) = patient_id(text)
         {
             self.patients.push(id.into());
         }
@@ -297,10 +280,8 @@ mod tests {
 
     #[test]
     fn only_references_to_patients_here_count() {
-        let here = ["https://host/fhir".to_owned()];
-        let id = |reference| patient_id(reference, &here);
-        assert_eq!(id("Patient/1"), Some("1"));
-        assert_eq!(id("https://host/fhir/Patient/1/_history/2"), Some("1"));
+        assert_eq!(patient_id("Patient/1"), Some("1"));
+        assert_eq!(patient_id("Patient/1/_history/2"), Some("1"));
         let others = [
             "https://other/fhir/Patient/1",
             "https://host/fhirPatient/1",
@@ -320,9 +301,8 @@ mod tests {
             "",
         ];
         for other in others {
-            assert_eq!(id(other), None, "{other}");
+            assert_eq!(patient_id(other), None, "{other}");
         }
-        assert_eq!(patient_id("https://host/fhir/Patient/1", &[]), None);
     }
 
     #[test]
@@ -365,7 +345,7 @@ mod tests {
             (Value::Object(members), [first, rest @ ..]) => {
                 members.get(*first).into_iter().for_each(|member| naive(member, rest, found));
             }
-            (Value::String(text), []) => found.extend(patient_id(text, &[]).map(Box::from)),
+            (Value::String(text), []) => found.extend(patient_id(text).map(Box::from)),
             _ => {}
         }
     }

@@ -6,7 +6,6 @@
 
 use std::{
     fmt,
-    future::Future,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -21,7 +20,7 @@ use mongodb::{
 
 use super::{
     Changes, LogPosition, Lookup, ResourceType, Snapshot, Store, StoreError, Write, WriteError,
-    Written,
+    Written, detached,
 };
 use crate::position::Epoch;
 use catalog::Catalog;
@@ -140,31 +139,31 @@ impl Store for MongoStore {
 
     async fn head(&self) -> Result<LogPosition, StoreError> {
         let shared = self.shared.clone();
-        apart(async move { log::head(&shared).await }).await
+        detached(async move { log::head(&shared).await }).await
     }
 
     async fn recent(&self, back: Duration) -> Result<LogPosition, StoreError> {
         let shared = self.shared.clone();
-        apart(async move { log::recent(&shared, back).await }).await
+        detached(async move { log::recent(&shared, back).await }).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
-        let taken = apart(snapshot::MongoSnapshot::take(self.shared.clone())).await?;
+        let taken = detached(snapshot::MongoSnapshot::take(self.shared.clone())).await?;
         Ok(Arc::new(taken))
     }
 
     async fn changes(&self, after: LogPosition) -> Result<Box<dyn Changes>, StoreError> {
-        let reader = apart(changes::Reader::open(self.shared.clone(), after)).await?;
+        let reader = detached(changes::Reader::open(self.shared.clone(), after)).await?;
         Ok(Box::new(reader))
     }
 
     async fn read(&self, ty: ResourceType, id: &str) -> Result<Lookup, StoreError> {
         let (shared, id) = (self.shared.clone(), id.to_owned());
-        apart(async move { shared.read(ty, &id).await }).await
+        detached(async move { shared.read(ty, &id).await }).await
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, WriteError> {
-        apart(write::commit(self.shared.clone(), writes)).await
+        detached(write::commit(self.shared.clone(), writes)).await
     }
 
     fn before_images(&self, ty: ResourceType) -> Result<(), String> {
@@ -254,17 +253,6 @@ impl Shared {
             None => Lookup::Absent,
         })
     }
-}
-
-/// Runs driver calls in a task of their own: a caller that goes away does not drop them
-/// half-way, which the driver does not survive.
-async fn apart<T, E>(call: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, E>
-where
-    T: Send + 'static,
-    E: From<StoreError> + Send + 'static,
-{
-    let ended = |error| StoreError::Failed(format!("a task of the store ended: {error}"));
-    tokio::spawn(call).await.unwrap_or_else(|error| Err(ended(error).into()))
 }
 
 /// Tells of a document that can't be read, and goes on without it.

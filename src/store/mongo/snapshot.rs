@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use mongodb::bson::doc;
 use tokio::sync::mpsc;
 
-use super::{Shared, apart, catalog::Catalog, decode, errors, log, scan, time};
+use super::{Shared, catalog::Catalog, decode, errors, log, scan, time};
 use crate::{
     fhir::ResourceType,
     position::LogPosition,
-    store::{Scan, ScanBatch, Snapshot, StoreError},
+    store::{Scan, ScanBatch, Snapshot, StoreError, detached},
 };
 
 /// The database as of a majority-committed cluster time.
@@ -53,7 +53,7 @@ impl Snapshot for MongoSnapshot {
             return Ok(None);
         }
         let (shared, time, keys) = (self.shared.clone(), self.time, decode::keys_of(id));
-        apart(async move {
+        detached(async move {
             let mut session = shared.session_at(time).await?;
             let collection = shared.collection(ty);
             let found = collection
