@@ -391,7 +391,15 @@ async fn a_server_that_hangs_is_silent() {
     let hub = Hub::start(store, HubOptions::default(), tasks, stop.clone()).await.expect("a hub");
     until(|| hub.silence().is_some_and(|silence| silence < Duration::from_secs(1))).await;
     signal("-STOP");
-    until(|| hub.silence().is_some_and(|silence| silence > Duration::from_secs(4))).await;
+    // Longer than between two answers; from then on nothing is heard.
+    until(|| hub.silence().is_some_and(|silence| silence > Duration::from_millis(700))).await;
+    let longest = std::cell::Cell::new(Duration::ZERO);
+    until(|| {
+        let silence = hub.silence().expect("it has been heard");
+        assert!(silence >= longest.replace(silence), "something was heard");
+        silence > Duration::from_secs(4)
+    })
+    .await;
     signal("-CONT");
     until(|| hub.silence().is_some_and(|silence| silence < Duration::from_secs(1))).await;
     stop.cancel();
