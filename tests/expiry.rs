@@ -46,7 +46,7 @@ async fn keep_changing(store: Arc<dyn Store>, until: tokio_util::sync::Cancellat
     }
 }
 
-/// Reads a history slowly enough that several snapshots expire under it, and checks that they
+/// Reads a history slowly enough that its snapshot expires under it, and checks that one
 /// did; then that the copy is the database.
 async fn read_slowly(store: Arc<dyn Store>, pause: Duration) {
     populate(store.as_ref()).await;
@@ -77,7 +77,7 @@ async fn read_slowly(store: Arc<dyn Store>, pause: Duration) {
     }
     done.cancel();
     writer.await.expect("the writer");
-    assert!(snapshots.len() >= 3, "only {} snapshots were read", snapshots.len());
+    assert!(snapshots.len() >= 2, "{} snapshot was read", snapshots.len());
     write_last(store.as_ref()).await;
     while !replica.copy.contains_key(LAST) {
         replica.take(&stream.event().await.expect("the stream goes on"));
