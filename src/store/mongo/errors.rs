@@ -19,7 +19,7 @@ const UNAVAILABLE: [i32; 30] = [
 ];
 
 /// The server's code, where it gave one.
-pub(super) fn code(error: &Error) -> Option<i32> {
+pub(crate) fn code(error: &Error) -> Option<i32> {
     match &*error.kind {
         ErrorKind::Command(command) => Some(command.code),
         ErrorKind::Write(WriteFailure::WriteError(write)) => Some(write.code),
@@ -34,7 +34,7 @@ pub(super) fn code(error: &Error) -> Option<i32> {
 }
 
 /// What went wrong in one line, without the reply that the driver's own text appends.
-pub(super) fn text(error: &Error) -> String {
+pub(crate) fn text(error: &Error) -> String {
     let text = error.kind.to_string().replace('\n', " ");
     match &*error.kind {
         ErrorKind::ServerSelection { .. } => no_server(&text),
