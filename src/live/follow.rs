@@ -1,6 +1,6 @@
 //! follow(P): every change after P, from the ring or, behind it, from a private reader.
 
-use std::{sync::Arc, vec};
+use std::{sync::Arc, time::Duration, vec};
 
 use metrics::{counter, gauge};
 use tokio::sync::{mpsc, watch};
@@ -14,6 +14,9 @@ use crate::{position::LogPosition, store::StoreError};
 
 /// About how many bytes of changes are taken from the ring at once.
 const PAGE_BYTES: usize = 64 << 10;
+
+/// How long a private reader waits for a stream that takes nothing before others get its turn.
+const GIVE_WAY_AFTER: Duration = Duration::from_secs(2);
 
 /// One stream's way through the log.
 #[derive(Debug)]
@@ -78,8 +81,12 @@ impl Follow {
                 self.private = None;
             }
             if let Some(private) = &mut self.private {
-                let page = private.recv().await.unwrap_or_else(|| Err(stopping()))?;
-                self.turn_to(page);
+                match private.recv().await {
+                    Some(page) => self.turn_to(page?),
+                    None if self.hub.stop.is_cancelled() => return Err(stopping()),
+                    // It gave way while this stream took nothing: wait for another turn.
+                    None => self.private = Some(self.open_private()),
+                }
             } else if self.turn_page().await? {
                 return Ok(Followed::FellBehind);
             }
@@ -148,7 +155,9 @@ async fn read_privately(
             quiet: batch.quiet,
         });
         let last = page.is_err();
-        if pages.send(page).await.is_err() || last {
+        // A page that is not taken is read again: the stream keeps its own position.
+        let sent = tokio::time::timeout(GIVE_WAY_AFTER, pages.send(page)).await;
+        if !matches!(sent, Ok(Ok(()))) || last {
             break;
         }
     }
