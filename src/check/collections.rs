@@ -169,31 +169,42 @@ fn sample(name: &str, sample: &Sample) -> impl Iterator<Item = Finding> {
     let said = [
         (
             sample.foreign_key,
-            ("keys", Level::Fail),
+            ("keys", Level::Fail, None),
             "have an _id that is neither a string nor an ObjectId: they are in no stream",
         ),
         (
             sample.other_id,
-            ("ids", Level::Slow),
+            ("ids", Level::Slow, None),
             "have an id that is not their _id: they are served under their _id, and references \
              to the other lead nowhere",
         ),
         (
             sample.updated_text,
-            ("updated", Level::Slow),
+            ("updated", Level::Slow, Some(dates_from_texts(name))),
             "have meta.lastUpdated as text, not as a date: `_since` and `_until` read the whole \
              collection, and leave out what is no FHIR instant",
         ),
         (
             sample.updated_missing,
-            ("updated", Level::Slow),
+            ("updated", Level::Slow, None),
             "have no date in meta.lastUpdated: no `_since` or `_until` finds them, only a whole \
              export does",
         ),
     ];
     let of = sample.documents;
-    said.into_iter().filter(|(count, ..)| *count > 0).map(move |(count, (check, level), what)| {
-        let text = format!("{name}: {count} of {of} sampled documents {what}");
-        Finding { level, ..Finding::ok(check, text) }
-    })
+    said.into_iter().filter(|(count, ..)| *count > 0).map(
+        move |(count, (check, level, mend), what)| {
+            let text = format!("{name}: {count} of {of} sampled documents {what}");
+            Finding { level, mend, ..Finding::ok(check, text) }
+        },
+    )
+}
+
+/// The command that makes dates of texts; what it can't read stays.
+fn dates_from_texts(name: &str) -> String {
+    format!(
+        "db.{name}.updateMany({{\"meta.lastUpdated\": {{$type: \"string\"}}}}, \
+         [{{$set: {{\"meta.lastUpdated\": {{$convert: {{input: \"$meta.lastUpdated\", \
+         to: \"date\", onError: \"$meta.lastUpdated\"}}}}}}}}])"
+    )
 }
