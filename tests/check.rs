@@ -249,6 +249,7 @@ async fn rights_are_told_one_by_one() {
         r#"db.getSiblingDB("admin").grantRolesToUser("nobody", [{role: "read", db: "fhir"}])"#;
     assert_eq!(checked.mend("snapshot"), grant);
     assert_eq!(checked.one("topology").0, "ok");
+    assert!(checked.all("collections").is_empty(), "nobody knows whether there are any");
 
     let reader = guarded.add("reader", &["read"]).await;
     let checked = Checked::of(&reader);

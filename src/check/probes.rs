@@ -40,12 +40,15 @@ pub(super) async fn findings(uri: String) -> Vec<Finding> {
     all.extend(findings::engine(&engine(&server).await));
     let listing = survey::list(&server.db).await;
     all.push(findings::listing(&listing.as_ref().map(drop).map_err(Clone::clone), &login));
+    let listed = listing.is_ok();
     let listing = listing.unwrap_or_default();
     all.push(majority(&server, &listing, &login).await);
     if kind != Topology::Standalone {
         all.extend(log_and_writes(&server, &listing, &login).await);
     }
-    all.extend(collections(&server, &listing).await);
+    if listed {
+        all.extend(collections(&server, &listing).await);
+    }
     server.client.shutdown().await;
     all
 }

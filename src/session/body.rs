@@ -18,7 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::Session;
-use crate::frame::{self, Format};
+use crate::{
+    fhir::outcome::{self, IssueType},
+    frame::{self, Format},
+};
+
+/// A client of a stream that failed waits so many times longer than one that was cut off.
+const PATIENCE: u32 = 5;
 
 /// The times of a stream.
 #[derive(Debug, Clone)]
@@ -70,8 +76,13 @@ pub fn body(session: Session, options: BodyOptions) -> Body {
             match stepped {
                 Some(Ok(())) => {}
                 Some(Err(ended)) => {
-                    open.ends(&ended.to_string());
-                    yield farewell(format, &ended.to_string(), options.retry);
+                    let why = ended.to_string();
+                    open.ends(&why);
+                    if format == Format::Sse {
+                        let outcome = outcome::error(IssueType::Exception, &why, &[]);
+                        yield Ok(frame::outcome(&outcome));
+                    }
+                    yield farewell(format, &why, options.retry * PATIENCE);
                     return;
                 }
                 None => {
