@@ -106,7 +106,11 @@ impl Follow {
             }
             // Without changes it may still tell that the log has come to rest.
             Some(page) if moved || !page.entries.is_empty() => self.turn_to(page),
-            Some(_) => self.moved.changed().await.map_err(|_| stopping())?,
+            Some(_) => {
+                self.moved.changed().await.map_err(|_| stopping())?;
+                // Seen, but not yet looked at: the ring may only have risen.
+                self.moved.mark_changed();
+            }
         }
         Ok(false)
     }

@@ -241,15 +241,25 @@ pub(crate) async fn replica_set_id(db: &Database) -> Option<Vec<u8>> {
     settings.get_object_id("replicaSetId").ok().map(|id| id.bytes().to_vec())
 }
 
+const NO_EPOCH: &str = "this login may neither read the replica set's id (role clusterMonitor) nor \
+                        make the collection 'fhirtail' (role readWrite): positions could not \
+                        tell this database from another";
+
 async fn own_uuid(db: &Database) -> Result<Vec<u8>, Error> {
     const NAMESPACE_EXISTS: i32 = 48;
+    const UNAUTHORIZED: i32 = 13;
+    // Whoever may only read can do with a collection that another has made.
     match db.create_collection(OWN).write_concern(durable()).await {
-        Err(error) if errors::code(&error) != Some(NAMESPACE_EXISTS) => return Err(error),
+        Err(error)
+            if ![Some(NAMESPACE_EXISTS), Some(UNAUTHORIZED)].contains(&errors::code(&error)) =>
+        {
+            return Err(error);
+        }
         _ => {}
     }
     let mut found = catalog::list(db, doc! {"name": OWN}).await?;
     let entry = found.try_next().await?.unwrap_or_default();
-    uuid(&entry).ok_or_else(|| Error::custom("the collection 'fhirtail' has no UUID".to_owned()))
+    uuid(&entry).ok_or_else(|| Error::custom(NO_EPOCH.to_owned()))
 }
 
 fn uuid(entry: &Document) -> Option<Vec<u8>> {
