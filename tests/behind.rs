@@ -122,3 +122,35 @@ async fn an_idle_database_is_caught_up_beside_a_busy_one() {
     }
     writer.abort();
 }
+
+/// However many stream: one change stream on the server's side.
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_streams_are_one_change_stream() {
+    use futures_util::TryStreamExt;
+    use mongodb::bson::doc;
+    let Some(bench) = support::mongo().await else { return };
+    write(bench.store.as_ref(), 3).await;
+    let app = App::start(bench.store.clone()).await;
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        let mut stream = EventStream::open(&app.url(QUERY), None).await;
+        stream.until("caught-up").await;
+        streams.push(stream);
+    }
+    write(bench.store.as_ref(), 1).await;
+    for stream in &mut streams {
+        stream.until("Basic").await;
+    }
+    let client = mongodb::Client::with_uri_str(&bench.name).await.expect("a client");
+    let database = client.default_database().expect("a database").name().to_owned();
+    let cursors = [
+        doc! {"$currentOp": {"allUsers": true, "idleCursors": true}},
+        doc! {"$match": {
+            "cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": true},
+            "cursor.originatingCommand.$db": &database,
+        }},
+    ];
+    let found = client.database("admin").aggregate(cursors).await.expect("cursors");
+    let found: Vec<_> = found.try_collect().await.expect("cursors");
+    assert_eq!(found.len(), 1, "{found:?}");
+}
