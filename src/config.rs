@@ -7,6 +7,9 @@ use clap::Args;
 
 use crate::{live::HubOptions, store::embedded::EmbeddedOptions};
 
+/// The store where none is named.
+pub const DEFAULT_STORE: &str = "./fhirtail-data";
+
 /// Where the server listens, and who may come.
 #[derive(Debug, Clone, Args)]
 pub struct ListenArgs {
@@ -30,7 +33,7 @@ pub struct StoreArgs {
     #[arg(
         long,
         env = "FHIRTAIL_STORE",
-        default_value = "./fhirtail-data",
+        default_value = DEFAULT_STORE,
         value_name = "STORE",
         hide_env_values = true
     )]

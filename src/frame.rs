@@ -99,6 +99,12 @@ fn put(out: &mut BytesMut, parts: &[&[u8]]) {
 /// A comment that keeps proxies and clients from thinking the stream dead.
 pub const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
+/// Why a stream ends before all is sent. It has no id: the client's position stays.
+#[must_use]
+pub fn outcome(json: &[u8]) -> Bytes {
+    [b"event: OperationOutcome\ndata: ", json, b"\n\n"].concat().into()
+}
+
 /// How long a client waits before it comes again.
 #[must_use]
 pub fn retry(ms: u64) -> Bytes {
@@ -150,6 +156,7 @@ mod tests {
         let frame = written(|out| Format::Sse.control(out, Control::Reset, "", b"{}"));
         assert_eq!(frame, "event: reset\nid: \ndata: {}\n\n");
         assert_eq!(written(|out| Format::Sse.checkpoint(out, "i")), "id: i\n\n");
+        assert_eq!(outcome(b"{}"), "event: OperationOutcome\ndata: {}\n\n");
     }
 
     #[test]

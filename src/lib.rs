@@ -4,8 +4,9 @@
 //! a [`request`] becomes a [`plan`]; the plan's [`history`] is read from a [`store`] as it was
 //! at one instant T, then the change log is followed after T ([`live`]); a [`session`] turns
 //! both into [`frame`]s, and [`http`] writes those to a socket. A [`position`] names any point
-//! on that way.
+//! on that way. [`check`] looks at a store from outside.
 
+pub mod check;
 pub mod client;
 pub mod config;
 pub mod demo;

@@ -5,6 +5,7 @@ use std::{io::Write, process::ExitCode, sync::Arc};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use fhirtail::{
+    check::{self, CheckArgs},
     client::{
         follow::{self, FollowArgs},
         load::{self, LoadArgs, Sink, Target},
@@ -41,6 +42,8 @@ enum Command {
     Load(LoadArgs),
     #[allow(missing_docs, reason = "the arguments' own text is the help")]
     Follow(FollowArgs),
+    /// Say what of a store works, what will be slow, and what mends it
+    Check(CheckArgs),
 }
 
 #[derive(Debug, Args)]
@@ -67,6 +70,7 @@ async fn main() -> ExitCode {
         Command::Demo(args) => demo(args).await,
         Command::Load(args) => load(args).await,
         Command::Follow(args) => follow::run(args).await.map_err(Into::into),
+        Command::Check(args) => check::run(args).await.map_err(Into::into),
     };
     done.unwrap_or_else(|error| {
         // Nobody may read it; the status says it too.

@@ -300,3 +300,103 @@ mod base64url {
         (encode(&out) == text).then_some(out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn doc_ids() -> impl Strategy<Value = DocId> {
+        prop_oneof![
+            "[A-Za-z0-9.-]{1,64}".prop_map(|id| DocId::Text(id.into())),
+            "\\PC{0,40}".prop_map(|id| DocId::Text(id.into())),
+            any::<[u8; 12]>().prop_map(DocId::Oid),
+        ]
+    }
+
+    fn keys() -> impl Strategy<Value = ScanKey> {
+        let updated = (-i64::MAX..i64::MAX, doc_ids());
+        prop_oneof![
+            doc_ids().prop_map(ScanKey::Id),
+            updated.prop_map(|(ms, doc)| ScanKey::Updated(ms, doc)),
+        ]
+    }
+
+    prop_compose! {
+        fn positions()(
+            (epoch, time, consumed, members) in any::<(u32, u64, u32, Option<u32>)>(),
+            scan in prop::option::of((any::<u32>(), 0..200usize, keys())),
+        ) -> Position {
+            let scan = scan.map(|(query, type_index, key)| ScanPosition { query, type_index, key });
+            let log = LogPosition { time, consumed };
+            Position { epoch: Epoch(epoch), log, members, scan }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_position_is_read_as_it_was_written(position in positions()) {
+            let text = position.to_string();
+            prop_assert_eq!(text.parse(), Ok(position));
+            let is_safe = |b: u8| b.is_ascii_alphanumeric() || b"._~-".contains(&b);
+            prop_assert!(text.bytes().all(is_safe), "{}", text);
+        }
+
+        /// One place has one text: whatever can be read is written the same again.
+        #[test]
+        fn no_other_text_is_a_position(text in "1[lh]~[0-9a-z.~-]{0,40}|\\PC{0,60}") {
+            if let Ok(position) = text.parse::<Position>() {
+                prop_assert_eq!(position.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn damage_is_seen_or_is_another_position(
+            position in positions(), at in any::<prop::sample::Index>(), byte in 0x20..0x7fu8,
+        ) {
+            let mut text = position.to_string().into_bytes();
+            let at = at.index(text.len());
+            text[at] = byte;
+            let text = String::from_utf8(text).unwrap();
+            if let Ok(read) = text.parse::<Position>() {
+                prop_assert_eq!(read.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn ids_of_this_server_stay_within_what_a_browser_sends_across_origins() {
+        let doc = DocId::Text("x".repeat(64).into());
+        let year_9999 = 253_402_300_799_999;
+        let scan = ScanPosition {
+            query: u32::MAX,
+            type_index: 147,
+            key: ScanKey::Updated(year_9999, doc),
+        };
+        let log = LogPosition { time: u64::from(u32::MAX) << 32 | 0xffff, consumed: 9_999 };
+        let whole =
+            Position { epoch: Epoch(u32::MAX), log, members: Some(u32::MAX), scan: Some(scan) };
+        assert!(whole.to_string().len() <= 128, "{}", whole.to_string().len());
+    }
+
+    #[test]
+    fn places_in_the_log_are_ordered() {
+        let time = LogPosition::before(7);
+        assert!(time < LogPosition { time: 7, consumed: 1 });
+        assert!(LogPosition { time: 7, consumed: 9 } < LogPosition::past(7));
+        assert_eq!(LogPosition::past(7), LogPosition::before(8));
+    }
+
+    #[test]
+    fn the_hash_is_the_same_everywhere_and_tells_parts_apart() {
+        assert_eq!(StableHash::default().with(b"Patient").finish(), 2_222_356_254);
+        let joined = |parts: [&str; 2]| {
+            parts
+                .iter()
+                .fold(StableHash::default(), |hash, part| hash.with(part.as_bytes()))
+                .finish()
+        };
+        assert_ne!(joined(["ab", "c"]), joined(["a", "bc"]));
+    }
+}

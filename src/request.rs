@@ -124,11 +124,12 @@ fn once<T>(place: &mut Option<T>, name: &str, value: T) -> Result<(), ApiError> 
 }
 
 fn unknown_parameter(name: &str) -> ApiError {
-    let name = shown(name);
+    let shown = shown(name);
+    let start: String = name.chars().take(80).collect();
     ApiError::invalid(
-        &name.to_string(),
+        &start,
         format!(
-            "the parameter {name} is not known here. Known: _since, _until, _type, \
+            "the parameter {shown} is not known here. Known: _since, _until, _type, \
              _outputFormat, lastEventId. With 'Prefer: handling=lenient' it is ignored."
         ),
     )

@@ -1,51 +1,156 @@
-//! Clients behind the ring: few readers of the log, and many who need one.
-#![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
+//! Behind the ring: who lags or comes back late is served by few readers, in turn.
+#![allow(clippy::expect_used, reason = "a test that meets the unexpected fails")]
 
 mod support;
 
+use std::{sync::Arc, time::Duration};
+
+use fhirtail::store::Store;
 use support::{
     App,
-    stream::{EventStream, PATIENCE},
-    writes::{commit, patient, put},
+    chaos::stamp,
+    replica::{Replica, contents},
+    stream::EventStream,
+    writes::{commit, put},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-/// Reads the first event after an id, then nothing more; the connection stays.
-async fn stalled(app: &App, path: &str, id: &str) -> TcpStream {
+const QUERY: &str = "/fhir/$export?_type=Basic";
+
+async fn write(store: &dyn Store, count: usize) {
+    for n in 0..count {
+        let text = format!("{} {}", stamp(), "x".repeat(10_000));
+        let code = serde_json::json!({"text": text});
+        let basic = serde_json::json!({"resourceType": "Basic", "id": format!("b{}", n % 20), "code": code});
+        commit(store, vec![put(&basic)]).await;
+    }
+}
+
+/// Opens a stream that resumes, reads its first bytes, and nothing more.
+async fn stalled(app: &App, id: &str) -> TcpStream {
     let mut socket = TcpStream::connect(app.address).await.expect("a connection");
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nLast-Event-ID: {id}\r\n\r\n"
+        "GET {QUERY} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nLast-Event-ID: {id}\r\n\r\n"
     );
-    socket.write_all(request.as_bytes()).await.expect("sent");
-    let mut start = Vec::new();
-    while !String::from_utf8_lossy(&start).contains("event: Patient") {
-        let read = tokio::time::timeout(PATIENCE, socket.read_buf(&mut start)).await;
-        assert_ne!(read.expect("an event").expect("bytes"), 0);
-    }
+    socket.write_all(request.as_bytes()).await.expect("written");
+    socket.read_exact(&mut [0; 64]).await.expect("an answer");
     socket
 }
 
-/// One reader for all, and its client has stopped to read: the next gets its turn.
+/// One reader for all: clients that take nothing must not keep it from one that does.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_does_not_read_keeps_nobody_waiting() {
-    const PATH: &str = "/fhir/$export?_type=Patient";
+async fn stalled_clients_give_way() {
     let bench = support::embedded();
-    let store = bench.store.as_ref();
-    commit(store, vec![put(&patient(0, "first"))]).await;
-    let app = App::with(bench.store.clone(), &["--ring-bytes", "5000", "--catch-ups", "1"]).await;
-    let id = EventStream::open(&app.url(PATH), None).await.until("caught-up").await;
-    let id = &id.last().expect("caught-up").id;
-    // More than sockets hold.
-    let text = "x".repeat(100_000);
-    for n in 0..40 {
-        commit(store, (0..10).map(|m| put(&patient(10 * n + m, &text))).collect()).await;
+    write(bench.store.as_ref(), 20).await;
+    let arguments = ["--ring-bytes", "50000", "--catch-ups", "1"];
+    let app = App::with(bench.store.clone(), &arguments).await;
+    let mut first = EventStream::open(&app.url(QUERY), None).await;
+    let history = first.until("caught-up").await;
+    drop(first);
+    let id = &history.last().expect("caught-up").id;
+    // More than the sockets between server and client hold.
+    write(bench.store.as_ref(), 3_000).await;
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        sockets.push(stalled(&app, id).await);
     }
-    let stalled = stalled(&app, PATH, id).await;
-    let mut behind = EventStream::open(&app.url(PATH), Some(id)).await;
-    let events = tokio::time::timeout(PATIENCE, behind.until("caught-up")).await;
-    assert_eq!(events.expect("its turn comes").len(), 400 + 1);
-    drop(stalled);
+    let mut replica = Replica::default();
+    history.iter().for_each(|event| replica.take(event));
+    replica.caught_up = false;
+    let mut stream = EventStream::open(&app.url(QUERY), Some(id)).await;
+    while !replica.caught_up {
+        replica.take(&stream.event().await.expect("the stream goes on"));
+    }
+    assert_eq!(replica.copy, contents(bench.store.as_ref(), &["Basic"]).await);
+
+    // The stalled come back to life: they lost nothing.
+    for socket in &mut sockets {
+        let mut read = Vec::new();
+        let mut part = vec![0; 1 << 16];
+        while !read.windows(16).any(|part| part == b"event: caught-up") {
+            let count = tokio::time::timeout(support::stream::PATIENCE, socket.read(&mut part));
+            let count = count.await.expect("in time").expect("bytes");
+            assert!(count > 0, "the stream ended");
+            let keep = read.len().saturating_sub(32);
+            read.drain(..keep);
+            read.extend_from_slice(&part[..count]);
+        }
+    }
+}
+
+/// A client that is slower than the ring is long hears so, and hears when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_client_hears_fell_behind_and_caught_up() {
+    let bench = support::embedded();
+    write(bench.store.as_ref(), 1).await;
+    let app = App::with(bench.store.clone(), &["--ring-bytes", "50000"]).await;
+    let mut stream = EventStream::open(&app.url(QUERY), None).await;
+    stream.until("caught-up").await;
+    let store: Arc<dyn Store> = bench.store.clone();
+    // Written while nothing is read: more than sockets and ring hold.
+    write(store.as_ref(), 3_000).await;
+    let mut events = Vec::new();
+    while events.iter().filter(|name| *name == "Basic").count() < 3_000 {
+        events.push(stream.event().await.expect("the stream goes on").event);
+    }
+    events.push(stream.event().await.expect("the stream goes on").event);
+    // Each word of falling behind is followed by one of being back, and the last is that.
+    let words: Vec<_> = events.iter().filter(|name| *name != "Basic").collect();
+    assert!(!words.is_empty());
+    assert!(words.chunks(2).all(|pair| pair == ["fell-behind", "caught-up"]), "{words:?}");
+}
+
+/// A database where nothing happens, beside one where much does: the log moves without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_database_is_caught_up_beside_a_busy_one() {
+    let Some(idle) = support::mongo().await else { return };
+    let Some(busy) = support::mongo().await else { return };
+    write(idle.store.as_ref(), 3).await;
+    let writer = tokio::spawn(async move {
+        loop {
+            write(busy.store.as_ref(), 20).await;
+        }
+    });
+    let app = App::start(idle.store.clone()).await;
+    for _ in 0..8 {
+        let mut stream = EventStream::open(&app.url(QUERY), None).await;
+        let events = tokio::time::timeout(Duration::from_secs(20), stream.until("caught-up"));
+        assert_eq!(events.await.expect("caught up without a write of its own").len(), 4);
+    }
+    writer.abort();
+}
+
+/// However many stream: one change stream on the server's side.
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_streams_are_one_change_stream() {
+    use futures_util::TryStreamExt;
+    use mongodb::bson::doc;
+    let Some(bench) = support::mongo().await else { return };
+    write(bench.store.as_ref(), 3).await;
+    let app = App::start(bench.store.clone()).await;
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        let mut stream = EventStream::open(&app.url(QUERY), None).await;
+        stream.until("caught-up").await;
+        streams.push(stream);
+    }
+    write(bench.store.as_ref(), 1).await;
+    for stream in &mut streams {
+        stream.until("Basic").await;
+    }
+    let client = mongodb::Client::with_uri_str(&bench.name).await.expect("a client");
+    let database = client.default_database().expect("a database").name().to_owned();
+    let cursors = [
+        doc! {"$currentOp": {"allUsers": true, "idleCursors": true}},
+        doc! {"$match": {
+            "cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": true},
+            "cursor.originatingCommand.$db": &database,
+        }},
+    ];
+    let found = client.database("admin").aggregate(cursors).await.expect("cursors");
+    let found: Vec<_> = found.try_collect().await.expect("cursors");
+    assert_eq!(found.len(), 1, "{found:?}");
 }

@@ -208,6 +208,9 @@ async fn a_group_with_other_members() {
     // The group goes: its stream starts over, and ends.
     commit(store, vec![support::writes::delete("Group", "g")]).await;
     assert_eq!(stream.event().await.expect("an event").event, "reset");
+    let why = stream.event().await.expect("a reason");
+    assert_eq!(why.event, "OperationOutcome");
+    assert!(why.data.contains("no Group/g"), "{why:?}");
     assert!(stream.event().await.is_none());
     assert_eq!(EventStream::request(&app.url(GROUP), None).await.status(), 404);
 }

@@ -160,6 +160,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
             header::LAST_MODIFIED,
             header::LOCATION,
             HeaderName::from_static("preference-applied"),
+            HeaderName::from_static("x-ignored-parameters"),
         ])
         .max_age(10 * MINUTE)
 }

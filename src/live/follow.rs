@@ -6,7 +6,6 @@ use metrics::{counter, gauge};
 use tokio::{
     sync::{mpsc, watch},
     task::consume_budget,
-    time::{Instant, timeout_at},
 };
 
 use super::{
@@ -18,9 +17,9 @@ use crate::{position::LogPosition, store::StoreError};
 
 /// About how many bytes of changes are taken from the ring at once.
 const PAGE_BYTES: usize = 64 << 10;
-/// How long one stream may have a private reader at a time: there are few, and a client that
-/// reads slowly, or not at all, must not keep one from the others.
-const TURN: Duration = Duration::from_secs(5);
+
+/// How long a private reader waits for a stream that takes nothing before others get its turn.
+const GIVE_WAY_AFTER: Duration = Duration::from_secs(2);
 
 /// One stream's way through the log.
 #[derive(Debug)]
@@ -90,6 +89,7 @@ impl Follow {
                 match private.recv().await {
                     Some(page) => self.turn_to(page?),
                     None if self.hub.stop.is_cancelled() => return Err(stopping()),
+                    // It gave way while this stream took nothing: wait for another turn.
                     None => self.private = Some(self.open_private()),
                 }
             } else if self.turn_page().await? {
@@ -110,7 +110,11 @@ impl Follow {
             }
             // Without changes it may still tell that the log has come to rest.
             Some(page) if moved || !page.entries.is_empty() => self.turn_to(page),
-            Some(_) => self.moved.changed().await.map_err(|_| stopping())?,
+            Some(_) => {
+                self.moved.changed().await.map_err(|_| stopping())?;
+                // Seen, but not yet looked at: the ring may only have risen.
+                self.moved.mark_changed();
+            }
         }
         Ok(false)
     }
@@ -133,8 +137,7 @@ fn stopping() -> StoreError {
     StoreError::Unavailable("the server is stopping".into())
 }
 
-/// Reads for one stream until it goes away or is back in the ring, or its turn is over: then it
-/// asks for another one, behind the others who wait.
+/// Reads for one stream until it goes away or is back in the ring.
 async fn read_privately(
     hub: Arc<Hub>,
     after: LogPosition,
@@ -152,17 +155,17 @@ async fn read_privately(
     }
     counter!("fhirtail_catch_ups_total").increment(1);
     gauge!("fhirtail_catch_ups").increment(1.0);
-    let over = Instant::now() + TURN;
     let mut reader = LogReader::new(Arc::clone(&hub.store), after);
-    while Instant::now() < over && !pages.is_closed() && !hub.stop.is_cancelled() {
+    while !pages.is_closed() && !hub.stop.is_cancelled() {
         let page = reader.next(|_| ()).await.map(|batch| Page {
             entries: batch.changes.into_iter().map(Entry::new).collect(),
             level: batch.level,
             quiet: batch.quiet,
         });
         let last = page.is_err();
-        // A first page always finds room, so every turn gets on.
-        if !matches!(timeout_at(over, pages.send(page)).await, Ok(Ok(()))) || last {
+        // A page that is not taken is read again: the stream keeps its own position.
+        let sent = tokio::time::timeout(GIVE_WAY_AFTER, pages.send(page)).await;
+        if !matches!(sent, Ok(Ok(()))) || last {
             break;
         }
     }

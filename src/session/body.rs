@@ -15,10 +15,16 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::Session;
-use crate::frame::{self, Format};
+use crate::{
+    fhir::outcome::{self, IssueType},
+    frame::{self, Format},
+};
+
+/// A client of a stream that failed waits so many times longer than one that was cut off.
+const PATIENCE: u32 = 5;
 
 /// The times of a stream.
 #[derive(Debug, Clone)]
@@ -36,7 +42,7 @@ pub struct BodyOptions {
 /// The body of a session. Dropping it ends the session.
 pub fn body(session: Session, options: BodyOptions) -> Body {
     Body::from_stream(stream! {
-        let open = OpenStream::new(session.format);
+        let mut open = OpenStream::new(session.format);
         let mut session = session;
         let format = session.format;
         if format == Format::Sse {
@@ -70,17 +76,23 @@ pub fn body(session: Session, options: BodyOptions) -> Body {
             match stepped {
                 Some(Ok(())) => {}
                 Some(Err(ended)) => {
-                    warn!(why = %ended, "a stream breaks off");
-                    yield farewell(format, &ended.to_string(), options.retry);
-                    break;
+                    let why = ended.to_string();
+                    open.ends(&why);
+                    if format == Format::Sse {
+                        let outcome = outcome::error(IssueType::Exception, &why, &[]);
+                        yield Ok(frame::outcome(&outcome));
+                    }
+                    yield farewell(format, &why, options.retry * PATIENCE);
+                    return;
                 }
                 None => {
+                    open.ends("the server is stopping");
                     yield farewell(format, "the server is stopping", spread(options.retry));
-                    break;
+                    return;
                 }
             }
         }
-        info!(bytes = open.bytes.get(), "a stream has ended");
+        open.ends("all is sent");
     })
 }
 
@@ -112,10 +124,12 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Counts a stream while it is open.
+/// Counts a stream while it is open, and tells once how it ended.
 struct OpenStream {
     format: &'static str,
-    bytes: std::cell::Cell<usize>,
+    opened: Instant,
+    bytes: usize,
+    why: String,
 }
 
 impl OpenStream {
@@ -126,17 +140,24 @@ impl OpenStream {
         };
         gauge!("fhirtail_streams", "format" => format).increment(1.0);
         counter!("fhirtail_streams_total", "format" => format).increment(1);
-        Self { format, bytes: 0.into() }
+        let why = "the client went".to_owned();
+        Self { format, opened: Instant::now(), bytes: 0, why }
     }
 
-    fn sent(&self, bytes: usize) {
-        self.bytes.set(self.bytes.get() + bytes);
+    fn sent(&mut self, bytes: usize) {
+        self.bytes += bytes;
         counter!("fhirtail_sent_bytes_total", "format" => self.format).increment(bytes as u64);
+    }
+
+    fn ends(&mut self, why: &str) {
+        why.clone_into(&mut self.why);
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
         gauge!("fhirtail_streams", "format" => self.format).decrement(1.0);
+        let seconds = self.opened.elapsed().as_secs_f64();
+        info!(format = self.format, bytes = self.bytes, seconds, why = self.why, "stream ended");
     }
 }

@@ -21,7 +21,7 @@ pub mod mongo;
 mod open;
 
 pub use detached::detached;
-pub use open::{OpenError, open};
+pub use open::{MONGODB_SCHEMES, OpenError, open};
 
 /// What a store can fail with. Whoever reads decides by the variant, never by the text.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -4,6 +4,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::{Store, StoreError, embedded, mongo};
 
+/// How the name of a MongoDB store begins.
+pub const MONGODB_SCHEMES: [&str; 2] = ["mongodb://", "mongodb+srv://"];
+
 /// Opens the store that a text names: `mongodb://…` or `mongodb+srv://…` is MongoDB, anything
 /// else the directory of an embedded store.
 ///
@@ -13,7 +16,7 @@ pub async fn open(
     named: &str,
     options: embedded::EmbeddedOptions,
 ) -> Result<Arc<dyn Store>, OpenError> {
-    if named.starts_with("mongodb://") || named.starts_with("mongodb+srv://") {
+    if MONGODB_SCHEMES.iter().any(|scheme| named.starts_with(scheme)) {
         let store = mongo::MongoStore::connect(named, mongo::MongoOptions::default()).await?;
         return Ok(store);
     }

@@ -178,3 +178,14 @@ async fn a_snapshot_that_is_too_old_says_so() {
     let again = bench.store.snapshot().await.expect("a new one");
     assert_eq!(scan(&*again, everything("Patient")).await.expect("a scan").len(), 201);
 }
+
+#[tokio::test]
+async fn what_has_no_snapshots_is_refused_for_good() {
+    let Some(bench) = bench().await else { return };
+    bench.db.create_collection("Patient").capped(true).size(4096_u64).await.expect("capped");
+    bench.insert("Patient", doc! {"_id": "1"}).await;
+    let snapshot = bench.snapshot().await;
+    let part = Scan { ty: ty("Patient"), after: None, window: Window::default() };
+    let error = scan(&*snapshot, part).await.expect_err("refused");
+    assert!(matches!(&error, StoreError::Failed(why) if why.contains("capped")), "{error:?}");
+}

@@ -148,7 +148,9 @@ impl Follower {
                 Item::Checkpoint(position) => batch.push(Entry { line: None, position }),
                 Item::Event(event) => {
                     let caught_up = event.event == "caught-up";
-                    batch.push(self.entry(event));
+                    let at = batch.last().map_or(&self.position, |last| &last.position);
+                    let entry = self.entry(event, at);
+                    batch.push(entry);
                     if caught_up && self.until_caught_up {
                         end = Some(End::CaughtUp);
                         break;
@@ -162,7 +164,8 @@ impl Follower {
         if closed { Some(End::OutputClosed) } else { end }
     }
 
-    fn entry(&self, event: Event) -> Entry {
+    /// What an event is to the output; `at` is the position before it.
+    fn entry(&self, event: Event, at: &str) -> Entry {
         let line = match event.event.as_str() {
             "reset" => {
                 note("the stream starts over: drop what was read so far");
@@ -170,6 +173,11 @@ impl Follower {
             }
             "caught-up" | "fell-behind" => {
                 note(&event.event.replace('-', " "));
+                None
+            }
+            // Without a position of its own it is no resource, but why the stream ends.
+            "OperationOutcome" if event.id == at => {
+                note(&http::diagnostics(event.data.as_bytes()).unwrap_or(event.data));
                 None
             }
             name if self.is_chosen(name) => Some(event.data),

@@ -18,7 +18,7 @@ use super::tables::{self, FORMAT, Fault};
 use crate::{position::Epoch, store::StoreError};
 
 /// The name of the file within the store's directory.
-const FILE_NAME: &str = "fhirtail.redb";
+pub(super) const FILE_NAME: &str = "fhirtail.redb";
 
 /// Why an embedded store can't be opened.
 #[derive(Debug, thiserror::Error)]

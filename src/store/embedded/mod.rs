@@ -121,6 +121,13 @@ impl EmbeddedStore {
         }))
     }
 
+    /// The size of the store's file in a directory; `None` where there is none to be seen.
+    #[must_use]
+    pub fn file_bytes(directory: &Path) -> Option<u64> {
+        let file = std::fs::metadata(directory.join(file::FILE_NAME)).ok()?;
+        file.is_file().then_some(file.len())
+    }
+
     async fn read_file<T: Send + 'static>(
         &self,
         work: impl FnOnce(redb::ReadTransaction) -> Result<T, StoreError> + Send + 'static,

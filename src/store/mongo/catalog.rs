@@ -14,11 +14,25 @@ use crate::fhir::ResourceType;
 
 /// What is known of a collection.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// Pre- and post-images are kept.
-    pub(super) images: bool,
+    pub(crate) images: bool,
     /// It compares strings by a collation, not by their bytes.
-    pub(super) collated: bool,
+    pub(crate) collated: bool,
+    /// It forgets its oldest documents by itself.
+    pub(crate) capped: bool,
+}
+
+impl Facts {
+    /// Why its resources can't be read as of one instant, in key order; `None`: they can.
+    pub(super) fn obstacle(self) -> Option<&'static str> {
+        match (self.collated, self.capped) {
+            (true, _) => Some("has a collation, in whose order nothing can be resumed"),
+            // The server calls it SnapshotUnavailable, at every instant.
+            (_, true) => Some("is capped, and MongoDB reads no such collection as of one instant"),
+            _ => None,
+        }
+    }
 }
 
 /// The collections that hold resources. Views and time series are none.
@@ -45,17 +59,19 @@ impl Catalog {
 }
 
 /// Lists collections.
-pub(super) async fn list(db: &Database, filter: Document) -> Result<mongodb::Cursor<Document>> {
+pub(crate) async fn list(db: &Database, filter: Document) -> Result<mongodb::Cursor<Document>> {
     db.run_cursor_command(doc! {"listCollections": 1, "filter": filter, "cursor": {}}).await
 }
 
-fn facts(entry: &Document) -> Facts {
+/// What an entry of a listing tells.
+pub(crate) fn facts(entry: &Document) -> Facts {
     let options = entry.get_document("options").ok();
     let part = |name: &str| options.and_then(|options| options.get_document(name).ok());
     let images = part("changeStreamPreAndPostImages");
     Facts {
         images: images.is_some_and(|images| images.get_bool("enabled").unwrap_or(false)),
         collated: part("collation").is_some(),
+        capped: options.is_some_and(|options| options.get_bool("capped").unwrap_or(false)),
     }
 }
 
@@ -72,11 +88,12 @@ pub(super) async fn has_updated_index(db: &Database, collection: &str) -> Result
 }
 
 /// The keys of that index.
-pub(super) fn updated_index() -> Document {
+pub(crate) fn updated_index() -> Document {
     doc! {"meta.lastUpdated": 1, "_id": 1}
 }
 
-fn is_updated_index(index: &Document) -> bool {
+/// Whether it is that index, and holds every document.
+pub(crate) fn is_updated_index(index: &Document) -> bool {
     const RESTRICTIONS: [&str; 4] = ["partialFilterExpression", "sparse", "hidden", "collation"];
     let ascends = |key: &mongodb::bson::Bson| {
         key.as_i32().map(f64::from).or(key.as_f64()).or(key.as_i64().map(|key| key as f64))

@@ -8,6 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use mongodb::{
+    Database,
     bson::{Document, doc},
     options::RunCursorCommandOptions,
     raw_batch_cursor::{RawBatch, RawBatchCursor},
@@ -225,21 +226,30 @@ fn unknown_event() -> StoreError {
 /// Opens the change stream from the first event at `time` on. The one pipeline for all readers:
 /// a position counts events, so no stage may change their number.
 async fn open_cursor(shared: &Shared, time: u64) -> Result<RawBatchCursor, StoreError> {
+    let opened = change_stream(&shared.db, shared.has_images, shared.batch_size, time).await;
+    opened.map_err(|error| errors::in_log(&error))
+}
+
+/// The same without a store, for whoever asks whether it would open.
+pub(crate) async fn change_stream(
+    db: &Database,
+    has_images: bool,
+    batch_size: u32,
+    time: u64,
+) -> mongodb::error::Result<RawBatchCursor> {
     let mut stream = doc! {"startAtOperationTime": time::to_bson(time)};
-    if shared.has_images {
+    if has_images {
         stream.insert("fullDocument", "whenAvailable");
         stream.insert("fullDocumentBeforeChange", "whenAvailable");
     }
     let command = doc! {
         "aggregate": 1,
         "pipeline": [{"$changeStream": stream}, leave_out_the_large()],
-        "cursor": {"batchSize": shared.batch_size},
+        "cursor": {"batchSize": batch_size},
         "readConcern": {"level": "majority"},
     };
-    let options =
-        RunCursorCommandOptions::builder().batch_size(shared.batch_size).max_time(AWAIT).build();
-    let opened = shared.db.run_cursor_command(command).with_options(options).batch().await;
-    opened.map_err(|error| errors::in_log(&error))
+    let options = RunCursorCommandOptions::builder().batch_size(batch_size).max_time(AWAIT).build();
+    db.run_cursor_command(command).with_options(options).batch().await
 }
 
 /// What nobody reads, and a before-image which with its after-image would not fit into an event.

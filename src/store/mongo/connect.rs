@@ -90,29 +90,79 @@ const WIRE_6_0: i32 = 17;
 const SERVER_SELECTION: Duration = Duration::from_secs(5);
 const POOL: u32 = 64;
 
-/// Connects and checks.
-pub(super) async fn connect(uri: &str) -> Result<Deployment, ConnectError> {
+/// A server that answers, whatever it is.
+#[derive(Debug)]
+pub(crate) struct Dialed {
+    pub(crate) client: Client,
+    /// The database that the URI names.
+    pub(crate) db: Database,
+    /// The hosts of the URI.
+    pub(crate) hosts: String,
+    hello: Document,
+}
+
+impl Dialed {
+    /// The name of the replica set.
+    pub(crate) fn set(&self) -> Option<&str> {
+        self.hello.get_str("setName").ok()
+    }
+
+    /// Whether it was reached through mongos.
+    pub(crate) fn is_sharded(&self) -> bool {
+        self.hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid")
+    }
+
+    /// Whether it knows snapshot reads outside transactions (5.0).
+    pub(crate) fn has_snapshots(&self) -> bool {
+        self.wire() >= WIRE_5_0
+    }
+
+    /// Whether its collections can keep pre- and post-images (6.0).
+    pub(crate) fn has_images(&self) -> bool {
+        self.wire() >= WIRE_6_0
+    }
+
+    /// The server's version, as text.
+    pub(crate) async fn version(&self) -> String {
+        let reply = self.db.run_command(doc! {"buildInfo": 1}).await.unwrap_or_default();
+        reply.get_str("version").unwrap_or("unknown").to_owned()
+    }
+
+    fn wire(&self) -> i32 {
+        self.hello.get_i32("maxWireVersion").unwrap_or(0)
+    }
+}
+
+/// Connects, logs in, and asks the server what it is.
+pub(crate) async fn dial(uri: &str) -> Result<Dialed, ConnectError> {
     let options = parse(uri).await?;
     let hosts: Vec<String> = options.hosts.iter().map(ToString::to_string).collect();
     let hosts = hosts.join(",");
-    let failed = |error: &Error| refusal(&hosts, error);
+    let failed = |error: Error| refusal(&hosts, &error);
     let name = options.default_database.clone().ok_or(ConnectError::NoDatabase)?;
-    let client = Client::with_options(options).map_err(|error| failed(&error))?;
+    let client = Client::with_options(options).map_err(failed)?;
     let db = client.database(&name);
-    let hello = db.run_command(doc! {"hello": 1}).await.map_err(|error| failed(&error))?;
-    let sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
-    let set = hello.get_str("setName").ok();
-    if set.is_none() && !sharded {
-        return Err(ConnectError::Standalone { hosts });
+    let hello = db.run_command(doc! {"hello": 1}).await.map_err(failed)?;
+    Ok(Dialed { client, db, hosts, hello })
+}
+
+/// Connects and checks.
+pub(super) async fn connect(uri: &str) -> Result<Deployment, ConnectError> {
+    let dialed = dial(uri).await?;
+    let sharded = dialed.is_sharded();
+    if dialed.set().is_none() && !sharded {
+        return Err(ConnectError::Standalone { hosts: dialed.hosts });
     }
-    let wire = hello.get_i32("maxWireVersion").unwrap_or(0);
-    if wire < WIRE_5_0 {
-        return Err(ConnectError::TooOld { version: version(&db).await, hosts });
+    if !dialed.has_snapshots() {
+        let version = dialed.version().await;
+        return Err(ConnectError::TooOld { hosts: dialed.hosts, version });
     }
-    let epoch = epoch(&db, sharded).await.map_err(|error| failed(&error))?;
-    let kind = set.map_or("sharded cluster".into(), |set| format!("replica set {set}"));
-    let description = format!("MongoDB {kind} at {hosts}, database {name}");
-    let has_images = wire >= WIRE_6_0;
+    let epoch = epoch(&dialed.db, sharded).await;
+    let epoch = epoch.map_err(|error| refusal(&dialed.hosts, &error))?;
+    let kind = dialed.set().map_or("sharded cluster".into(), |set| format!("replica set {set}"));
+    let description = format!("MongoDB {kind} at {}, database {}", dialed.hosts, dialed.db.name());
+    let has_images = dialed.has_images();
+    let Dialed { client, db, hosts, .. } = dialed;
     Ok(Deployment { client, db, epoch, has_images, sharded, hosts, description })
 }
 
@@ -138,7 +188,7 @@ async fn parse(uri: &str) -> Result<ClientOptions, ConnectError> {
 }
 
 /// Acknowledged by a majority, in its journals.
-pub(super) fn durable() -> WriteConcern {
+pub(crate) fn durable() -> WriteConcern {
     WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build()
 }
 
@@ -172,11 +222,6 @@ fn refusal(hosts: &str, error: &Error) -> ConnectError {
     }
 }
 
-async fn version(db: &Database) -> String {
-    let reply = db.run_command(doc! {"buildInfo": 1}).await.unwrap_or_default();
-    reply.get_str("version").unwrap_or("unknown").to_owned()
-}
-
 /// The replica set's id and the database's name; where the id may not be read, or there are
 /// several sets, the UUID of a collection of ours instead.
 async fn epoch(db: &Database, sharded: bool) -> Result<Epoch, Error> {
@@ -188,22 +233,33 @@ async fn epoch(db: &Database, sharded: bool) -> Result<Epoch, Error> {
     Ok(Epoch(StableHash::default().with(&id).with(db.name().as_bytes()).finish()))
 }
 
-async fn replica_set_id(db: &Database) -> Option<Vec<u8>> {
+/// The id that a replica set got when it was initiated; `None` where it may not be read.
+pub(crate) async fn replica_set_id(db: &Database) -> Option<Vec<u8>> {
     let admin = db.client().database("admin");
     let reply = admin.run_command(doc! {"replSetGetConfig": 1}).await.ok()?;
     let settings = reply.get_document("config").ok()?.get_document("settings").ok()?;
     settings.get_object_id("replicaSetId").ok().map(|id| id.bytes().to_vec())
 }
 
+const NO_EPOCH: &str = "this login may neither read the replica set's id (role clusterMonitor) nor \
+                        make the collection 'fhirtail' (role readWrite): positions could not \
+                        tell this database from another";
+
 async fn own_uuid(db: &Database) -> Result<Vec<u8>, Error> {
     const NAMESPACE_EXISTS: i32 = 48;
+    const UNAUTHORIZED: i32 = 13;
+    // Whoever may only read can do with a collection that another has made.
     match db.create_collection(OWN).write_concern(durable()).await {
-        Err(error) if errors::code(&error) != Some(NAMESPACE_EXISTS) => return Err(error),
+        Err(error)
+            if ![Some(NAMESPACE_EXISTS), Some(UNAUTHORIZED)].contains(&errors::code(&error)) =>
+        {
+            return Err(error);
+        }
         _ => {}
     }
     let mut found = catalog::list(db, doc! {"name": OWN}).await?;
     let entry = found.try_next().await?.unwrap_or_default();
-    uuid(&entry).ok_or_else(|| Error::custom("the collection 'fhirtail' has no UUID".to_owned()))
+    uuid(&entry).ok_or_else(|| Error::custom(NO_EPOCH.to_owned()))
 }
 
 fn uuid(entry: &Document) -> Option<Vec<u8>> {

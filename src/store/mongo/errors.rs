@@ -19,7 +19,7 @@ const UNAVAILABLE: [i32; 30] = [
 ];
 
 /// The server's code, where it gave one.
-pub(super) fn code(error: &Error) -> Option<i32> {
+pub(crate) fn code(error: &Error) -> Option<i32> {
     match &*error.kind {
         ErrorKind::Command(command) => Some(command.code),
         ErrorKind::Write(WriteFailure::WriteError(write)) => Some(write.code),
@@ -33,13 +33,24 @@ pub(super) fn code(error: &Error) -> Option<i32> {
     }
 }
 
-/// What went wrong in one line, without the reply that the driver's own text appends.
-pub(super) fn text(error: &Error) -> String {
+/// What went wrong in one line: without the reply that the driver's own text appends, and
+/// without the command or key that a server's message repeats, which may hold a resource.
+pub(crate) fn text(error: &Error) -> String {
     let text = error.kind.to_string().replace('\n', " ");
     match &*error.kind {
         ErrorKind::ServerSelection { .. } => no_server(&text),
+        ErrorKind::Command(command) => told(&command.code_name, command.code, &command.message),
+        ErrorKind::Write(WriteFailure::WriteError(write)) => {
+            told(write.code_name.as_deref().unwrap_or("WriteError"), write.code, &write.message)
+        }
         _ => text,
     }
+}
+
+fn told(name: &str, code: i32, message: &str) -> String {
+    let message = message.split('{').next().unwrap_or_default().replace('\n', " ");
+    let name = if name.is_empty() { "error" } else { name };
+    format!("{name} ({code}): {}", message.trim_end_matches([' ', ':']))
 }
 
 /// The driver lists all that it knows of all servers; one cause is enough.

@@ -84,7 +84,11 @@ fn text(element: Option<Element<'_>>) -> Option<&str> {
 /// The cluster time at the front of a resume token: `82`, eight hex digits of seconds, eight of
 /// increment (a KeyString that begins with a timestamp).
 pub(super) fn token_time(token: Elements<'_>) -> Option<u64> {
-    let data = token.find("_data")?.utf8()?;
+    time_in_token(token.find("_data")?.utf8()?)
+}
+
+/// The same of a token's text.
+pub(crate) fn time_in_token(data: &str) -> Option<u64> {
     let digits = data.strip_prefix("82")?.get(..16)?;
     u64::from_str_radix(digits, 16).ok()
 }

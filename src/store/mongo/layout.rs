@@ -9,15 +9,15 @@ use crate::fhir::ResourceType;
 pub(super) const LEXICAL: &str = "_lexical";
 
 /// Tombstones: `{_id: "Patient/42", version: 7}`.
-pub(super) const DELETED: &str = "fhirtail_deleted";
+pub(crate) const DELETED: &str = "fhirtail_deleted";
 
 /// A collection of ours that no resource type can collide with: its UUID stands for the log
 /// where the replica set's own id may not be read.
-pub(super) const OWN: &str = "fhirtail";
+pub(crate) const OWN: &str = "fhirtail";
 
 /// A layout of resources in collections.
 #[derive(Debug, Clone)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     /// What a collection's name adds to its type's.
     suffix: &'static str,
     /// Top-level members that are the store's own and never leave it.
@@ -28,7 +28,7 @@ impl Layout {
     /// One collection per type, named like it; `_id` is the resource's id (an ObjectId stands
     /// for its 24 hex digits); `meta.lastUpdated` is a date. A document has the members of its
     /// resource in their order, but for an `id` right after `resourceType`, which `_id` tells.
-    pub(super) const fn native() -> Self {
+    pub(crate) const fn native() -> Self {
         Self { suffix: "", own_members: &["_id", LEXICAL] }
     }
 
@@ -41,7 +41,7 @@ impl Layout {
     }
 
     /// The type whose resources a collection holds.
-    pub(super) fn type_of(&self, collection: &str) -> Option<ResourceType> {
+    pub(crate) fn type_of(&self, collection: &str) -> Option<ResourceType> {
         collection.strip_suffix(self.suffix).and_then(ResourceType::parse)
     }
 

@@ -14,19 +14,28 @@ use crate::{position::LogPosition, store::StoreError};
 pub(super) async fn head(shared: &Shared) -> Result<LogPosition, StoreError> {
     shared.freshen_catalog().await?;
     let reply = hello(shared).await.map_err(|error| errors::plain(&error))?;
-    let time = if shared.sharded {
-        timestamp(Some(&reply), "operationTime")
+    committed(&reply, shared.sharded).map(LogPosition::before).ok_or_else(no_time)
+}
+
+/// The same of a reply to `hello`.
+pub(crate) fn committed(hello: &Document, sharded: bool) -> Option<u64> {
+    if sharded {
+        timestamp(Some(hello), "operationTime")
     } else {
-        timestamp(optime(&reply, "majorityOpTime"), "ts")
-    };
-    time.map(LogPosition::before).ok_or_else(no_time)
+        timestamp(optime(hello, "majorityOpTime"), "ts")
+    }
 }
 
 /// The cluster time of the last write, committed by majority or not.
 pub(super) async fn latest(shared: &Shared) -> Result<u64, StoreError> {
     let reply = hello(shared).await.map_err(|error| errors::plain(&error))?;
-    let written = timestamp(optime(&reply, "opTime"), "ts");
-    written.or_else(|| timestamp(Some(&reply), "operationTime")).ok_or_else(no_time)
+    written(&reply).ok_or_else(no_time)
+}
+
+/// The same of a reply to `hello`.
+pub(crate) fn written(hello: &Document) -> Option<u64> {
+    let written = timestamp(optime(hello, "opTime"), "ts");
+    written.or_else(|| timestamp(Some(hello), "operationTime"))
 }
 
 async fn hello(shared: &Shared) -> Result<Document, Error> {

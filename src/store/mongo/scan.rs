@@ -41,11 +41,8 @@ async fn read(
     facts: Facts,
     out: &Sender,
 ) -> Result<(), StoreError> {
-    if facts.collated {
-        return Err(StoreError::Failed(format!(
-            "the collection of {} has a collation, in whose order nothing can be resumed",
-            scan.ty
-        )));
+    if let Some(why) = facts.obstacle() {
+        return Err(StoreError::Failed(format!("the collection of {} {why}", scan.ty)));
     }
     let expired = |error| errors::in_snapshot(&error);
     let mut session = shared.session_at(time).await?;
