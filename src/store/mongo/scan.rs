@@ -47,7 +47,8 @@ async fn read(
     let expired = |error| errors::in_snapshot(&error);
     let mut session = shared.session_at(time).await?;
     let order = Order::choose(shared, scan, &mut session).await?;
-    let mut cursor = order.open(shared, scan, &mut session).await.map_err(expired)?;
+    let size = batch_size(shared, scan).await;
+    let mut cursor = order.open(shared, scan, size, &mut session).await.map_err(expired)?;
     let mut replies = cursor.stream(&mut session);
     // The slot is waited for before the server is asked: one batch ahead, no more.
     while out.reserve().await.is_ok() {
@@ -68,6 +69,22 @@ async fn read(
         }
     }
     Ok(())
+}
+
+/// How many documents make up about a batch. A reply is held as long as its client takes, and
+/// would else be up to 16 MiB.
+async fn batch_size(shared: &Shared, scan: &Scan) -> u32 {
+    let stats = doc! {"collStats": &*shared.layout.collection_of(scan.ty)};
+    let stats = shared.db.run_command(stats).await.unwrap_or_default();
+    let average = match stats.get("avgObjSize") {
+        Some(Bson::Int32(bytes)) => i64::from(*bytes),
+        Some(Bson::Int64(bytes)) => *bytes,
+        Some(Bson::Double(bytes)) => *bytes as i64,
+        // Who may not know gets small steps.
+        _ => 16 << 10,
+    };
+    let fitting = BATCH_BYTES as i64 / average.max(1);
+    u32::try_from(fitting).unwrap_or(u32::MAX).clamp(1, shared.batch_size)
 }
 
 /// Documents encoded one behind the other, and where each ends.
@@ -149,11 +166,12 @@ impl Order {
         self,
         shared: &Shared,
         scan: &Scan,
+        size: u32,
         session: &mut ClientSession,
     ) -> mongodb::error::Result<SessionRawBatchCursor> {
         if self == Self::UpdatedSorted {
-            let options = RunCursorCommandOptions::builder().batch_size(shared.batch_size).build();
-            let command = sorted(scan, &shared.layout.collection_of(scan.ty), shared.batch_size);
+            let options = RunCursorCommandOptions::builder().batch_size(size).build();
+            let command = sorted(scan, &shared.layout.collection_of(scan.ty), size);
             let run = shared.db.run_cursor_command(command).with_options(options);
             return run.session(session).batch().await;
         }
@@ -163,7 +181,7 @@ impl Order {
         };
         let collection = shared.collection(scan.ty);
         let find = collection.find(filter).sort(index.clone()).hint(Hint::Keys(index));
-        let find = find.batch_size(shared.batch_size).session(session);
+        let find = find.batch_size(size).session(session);
         match scan.after.as_ref().map(index_key) {
             Some(min) => find.min(min).batch().await,
             None => find.batch().await,
