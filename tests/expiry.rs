@@ -3,11 +3,15 @@
 
 mod support;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fhirtail::{
     position::Position,
-    store::{Store, embedded::EmbeddedOptions},
+    store::{Scan, Store, StoreError, Window, embedded::EmbeddedOptions},
 };
 use serde_json::json;
 use support::{
@@ -15,20 +19,20 @@ use support::{
     chaos::{Dice, stamp},
     converge::{self, LAST, write_last},
     replica::{Replica, contents},
-    stream::EventStream,
-    writes::{commit, delete, put},
+    stream::{EventStream, PATIENCE},
+    writes::{commit, delete, put, ty},
 };
 
 const RESOURCES: usize = 6_000;
 
-/// A resource of 2 KB: the whole is more than sockets and batches hold.
+/// A resource of 8 KB: two thirds of the whole are more than sockets and batches hold.
 fn large(n: usize) -> serde_json::Value {
-    let text = format!("{} {}", stamp(), "x".repeat(2_000));
+    let text = format!("{} {}", stamp(), "x".repeat(8_000));
     json!({"resourceType": "Basic", "id": format!("b{n:05}"), "code": {"text": text}})
 }
 
 async fn populate(store: &dyn Store) {
-    for chunk in (0..RESOURCES).collect::<Vec<_>>().chunks(500) {
+    for chunk in (0..RESOURCES).collect::<Vec<_>>().chunks(200) {
         commit(store, chunk.iter().map(|n| put(&large(*n))).collect()).await;
     }
 }
@@ -43,12 +47,29 @@ async fn keep_changing(store: Arc<dyn Store>, until: tokio_util::sync::Cancellat
             _ => put(&large(n)),
         };
         commit(store.as_ref(), vec![write]).await;
+        // Changes enough for every snapshot, and a log that can be replayed in no time.
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Reads a history slowly enough that its snapshot expires under it, and checks that one
-/// did; then that the copy is the database.
-async fn read_slowly(store: Arc<dyn Store>, pause: Duration) {
+/// Waits until a snapshot taken now, and so every older one, can't be read any more.
+async fn until_snapshots_expire(store: &dyn Store) {
+    let (snapshot, started) = (store.snapshot().await.expect("a snapshot"), Instant::now());
+    loop {
+        let scan = Scan { ty: ty("Basic"), after: None, window: Window::default() };
+        match snapshot.scan(scan).recv().await {
+            Some(Err(StoreError::SnapshotExpired)) => return,
+            Some(Ok(_)) => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(started.elapsed() < PATIENCE, "the snapshot does not expire");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Reads a history, and stops at its first resource and at a later one until snapshots have
+/// expired under it; then its copy is the database.
+async fn read_slowly(store: Arc<dyn Store>) {
     populate(store.as_ref()).await;
     let app = App::start(store.clone()).await;
     let done = tokio_util::sync::CancellationToken::new();
@@ -56,28 +77,24 @@ async fn read_slowly(store: Arc<dyn Store>, pause: Duration) {
     let mut stream = EventStream::open(&app.url("/fhir/$export?_type=Basic,Patient"), None).await;
     let mut replica = Replica::default();
     let mut snapshots = HashSet::new();
-    let (mut events, mut reached) = (0, None);
+    let (mut scanned, mut reached) = (0, None);
     while !replica.caught_up {
         let event = stream.event().await.expect("the stream goes on");
+        replica.take(&event);
         let position: Position = event.id.parse().expect("a position");
         // A replay moves the place in the log; a scan moves its key, at its snapshot's place.
         if position.scan.is_some() && position.scan != reached {
             snapshots.insert(position.log.time);
             reached = position.scan;
-        }
-        replica.take(&event);
-        events += 1;
-        if events % 250 == 0 {
-            tokio::time::sleep(pause).await;
-        }
-        if events == RESOURCES {
-            // Enough: what is left may be read in peace.
-            done.cancel();
+            scanned += 1;
+            if [1, RESOURCES / 4].contains(&scanned) {
+                until_snapshots_expire(store.as_ref()).await;
+            }
         }
     }
     done.cancel();
     writer.await.expect("the writer");
-    assert!(snapshots.len() >= 2, "{} snapshot was read", snapshots.len());
+    assert!(snapshots.len() >= 3, "only {} snapshots were read", snapshots.len());
     write_last(store.as_ref()).await;
     while !replica.copy.contains_key(LAST) {
         replica.take(&stream.event().await.expect("the stream goes on"));
@@ -93,7 +110,7 @@ async fn embedded() {
     let life = Duration::from_millis(300);
     let options = EmbeddedOptions { snapshot_life: life, ..EmbeddedOptions::default() };
     let bench = support::embedded_with(options);
-    read_slowly(bench.store, Duration::from_millis(100)).await;
+    read_slowly(bench.store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,5 +119,5 @@ async fn mongodb() {
     let Some(set) = support::mongod::ReplicaSet::start(1, &[]).await else { return };
     set.set_parameter(doc! {"minSnapshotHistoryWindowInSeconds": 2}).await;
     let bench = support::mongo_in(&set).await;
-    read_slowly(bench.store, Duration::from_millis(400)).await;
+    read_slowly(bench.store).await;
 }
