@@ -5,6 +5,7 @@
 mod support;
 
 use fhirtail::{
+    client::sse::Event,
     position::{LogPosition, Position},
     store::{Store, embedded::EmbeddedOptions},
 };
@@ -40,6 +41,17 @@ async fn assert_starts_over(app: &App, store: &dyn Store, id: &str) {
     assert_eq!(replica.copy, contents(store, &["Observation", "Patient"]).await, "{id}");
 }
 
+/// A server with a small ring, and the history that a client took from it before it went away.
+async fn left_after_the_history(bench: &Bench) -> (App, Vec<Event>) {
+    for n in 0..30 {
+        let writes = vec![put(&patient(n, "before")), put(&observation(n, n, "before"))];
+        commit(bench.store.as_ref(), writes).await;
+    }
+    let app = App::with(bench.store.clone(), &["--ring-bytes", "5000"]).await;
+    let history = EventStream::open(&app.url(QUERY), None).await.until("caught-up").await;
+    (app, history)
+}
+
 /// The log holds 20 KB; more than that is written behind a client's back.
 fn small_log() -> Bench {
     support::embedded_with(EmbeddedOptions { log_bytes: 20_000, ..EmbeddedOptions::default() })
@@ -49,13 +61,7 @@ fn small_log() -> Bench {
 async fn a_log_trimmed_past_the_position() {
     let bench = small_log();
     let store = bench.store.as_ref();
-    for n in 0..30 {
-        commit(store, vec![put(&patient(n, "before")), put(&observation(n, n, "before"))]).await;
-    }
-    let app = App::with(bench.store.clone(), &["--ring-bytes", "5000"]).await;
-    let mut stream = EventStream::open(&app.url(QUERY), None).await;
-    let history = stream.until("caught-up").await;
-    drop(stream);
+    let (app, history) = left_after_the_history(&bench).await;
     for n in 0..400 {
         commit(store, vec![put(&patient(n, "after"))]).await;
     }
@@ -72,13 +78,7 @@ async fn an_oplog_trimmed_past_the_position() {
     let Some(set) = ReplicaSet::start(1, &arguments).await else { return };
     let bench = support::mongo_in(&set).await;
     let store = bench.store.as_ref();
-    for n in 0..30 {
-        commit(store, vec![put(&patient(n, "before")), put(&observation(n, n, "before"))]).await;
-    }
-    let app = App::with(bench.store.clone(), &["--ring-bytes", "5000"]).await;
-    let mut stream = EventStream::open(&app.url(QUERY), None).await;
-    let history = stream.until("caught-up").await;
-    drop(stream);
+    let (app, history) = left_after_the_history(&bench).await;
     let end = history.last().expect("caught-up").id.parse::<Position>().expect("a position");
     let oplog = set.client().await.database("local").collection::<Document>("oplog.rs");
     let text = "x".repeat(20_000);

@@ -58,12 +58,6 @@ pub fn error(code: IssueType, diagnostics: &str, expression: &[String]) -> Bytes
     one("error", code, diagnostics, expression)
 }
 
-/// The same with severity `warning`.
-#[must_use]
-pub fn warning(code: IssueType, diagnostics: &str, expression: &[String]) -> Bytes {
-    one("warning", code, diagnostics, expression)
-}
-
 /// The same for something that went well.
 #[must_use]
 pub fn information(diagnostics: &str) -> Bytes {
