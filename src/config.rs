@@ -85,9 +85,37 @@ pub struct StreamArgs {
           value_parser = seconds)]
     pub drain: Duration,
 
+    /// After how long a client that takes nothing is let go (seconds)
+    #[arg(long, env = "FHIRTAIL_WRITE_DEADLINE", default_value = "30", value_name = "S",
+          value_parser = some_seconds)]
+    pub write_deadline: Duration,
+
+    /// How long a client may take to ask: for the head of a request, and between two parts of
+    /// its body (seconds)
+    #[arg(long, env = "FHIRTAIL_READ_DEADLINE", default_value = "30", value_name = "S",
+          value_parser = some_seconds)]
+    pub read_deadline: Duration,
+
     /// The largest body that is read (bytes)
     #[arg(long, env = "FHIRTAIL_BODY_LIMIT", default_value_t = 32 << 20, value_name = "BYTES")]
     pub body_limit: usize,
+}
+
+/// How much at once.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct LimitArgs {
+    /// How many streams there may be at once
+    #[arg(long, env = "FHIRTAIL_MAX_STREAMS", default_value_t = 20_000, value_name = "N")]
+    pub max_streams: usize,
+
+    /// How many of them to one address; without it, as many as there may be
+    #[arg(long, env = "FHIRTAIL_MAX_STREAMS_PER_ADDRESS", value_name = "N")]
+    pub max_streams_per_address: Option<usize>,
+
+    /// How many histories are read at once; event streams wait for their turn
+    #[arg(long, env = "FHIRTAIL_MAX_SCANS", default_value_t = 64, value_name = "N",
+          value_parser = at_least_one)]
+    pub max_scans: usize,
 }
 
 /// The live part.
@@ -126,6 +154,9 @@ pub struct ServerArgs {
     /// How streams behave.
     #[command(flatten)]
     pub stream: StreamArgs,
+    /// How much at once.
+    #[command(flatten)]
+    pub limit: LimitArgs,
     /// The live part.
     #[command(flatten)]
     pub live: LiveArgs,
@@ -154,6 +185,18 @@ pub fn some_seconds(text: &str) -> Result<Duration, String> {
     match seconds(text)? {
         duration if duration < Duration::from_millis(10) => Err("less than 0.01 s".into()),
         duration => Ok(duration),
+    }
+}
+
+/// Reads a number of things without one of which nothing would ever go on.
+///
+/// # Errors
+/// Not a number, or zero.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("there must be one at least".into()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
     }
 }
 

@@ -9,6 +9,7 @@
 pub mod check;
 pub mod client;
 pub mod config;
+pub mod connection;
 pub mod demo;
 pub mod error;
 pub mod fhir;

@@ -85,7 +85,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let store = store::open(&args.store.store, args.store.embedded()).await?;
     let server = Server::bind(&args.server, store, Some(metrics)).await?;
     server.announce();
-    server.run(asked_to_stop()?).await?;
+    server.run(asked_to_stop()?).await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -105,7 +105,7 @@ async fn demo(args: DemoServeArgs) -> anyhow::Result<ExitCode> {
         asked.await;
         stop.cancel();
     };
-    server.run(stopping).await?;
+    server.run(stopping).await;
     pulse.await?;
     Ok(ExitCode::SUCCESS)
 }

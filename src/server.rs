@@ -9,7 +9,8 @@ use tracing::{info, warn};
 
 use crate::{
     config::ServerArgs,
-    http::{self, AppState, HttpOptions},
+    connection::{ConnectionOptions, Connections},
+    http::{self, AppState, HttpOptions, Limits},
     live::Hub,
     store::{Store, StoreError},
 };
@@ -42,6 +43,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     state: AppState,
+    connection: ConnectionOptions,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -67,8 +69,13 @@ impl Server {
         let hub = Hub::start(Arc::clone(&store), args.live.into(), tasks.clone(), stop.clone());
         let options = Arc::new(options(args, metrics));
         let drain = CancellationToken::new();
-        let state = AppState { store, hub: hub.await?, options, drain };
-        Ok(Self { listener, address, state, tasks, stop })
+        let limits = Arc::new(Limits::new(&args.limit));
+        let state = AppState { store, hub: hub.await?, options, limits, drain };
+        let connection = ConnectionOptions {
+            write_deadline: args.stream.write_deadline,
+            head_deadline: args.stream.read_deadline,
+        };
+        Ok(Self { listener, address, state, connection, tasks, stop })
     }
 
     /// Where it listens; with port 0, the port that was taken.
@@ -88,35 +95,30 @@ impl Server {
     }
 
     /// Serves until `shutdown`, then ends the open streams, the tail and the store.
-    ///
-    /// # Errors
-    /// The listener failed.
-    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
-        let Self { listener, state, tasks, stop, .. } = self;
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
+        let Self { listener, state, connection, tasks, stop, .. } = self;
         let (drain, drain_over) = (state.drain.clone(), state.options.drain_over);
-        let store = Arc::clone(&state.store);
-        let serve = axum::serve(NoDelay(listener), http::router(state))
-            .with_graceful_shutdown(drain.clone().cancelled_owned());
-        let mut serving = tokio::spawn(async move { serve.await });
-        let served = tokio::select! {
-            served = &mut serving => served.unwrap_or_else(|broken| Err(broken.into())),
-            () = shutdown => {
-                info!("stopping: streams end within {drain_over:?}");
-                drain.cancel();
-                if tokio::time::timeout(drain_over + LAST_WAIT, &mut serving).await.is_err() {
-                    warn!("some connections did not end; they are cut");
-                    serving.abort();
-                }
-                Ok(())
+        let (store, hub) = (Arc::clone(&state.store), Arc::clone(&state.hub));
+        let connections = Connections::new(http::router(state), &hub, connection, drain.clone());
+        let ending = async {
+            shutdown.await;
+            info!("stopping: streams end within {drain_over:?}");
+            drain.cancel();
+            if !connections.end(drain_over + LAST_WAIT).await {
+                warn!("some connections did not end; they are cut");
             }
         };
+        // Whoever comes while streams end is told to come again.
+        tokio::select! {
+            () = connections.accept(&listener) => {}
+            () = ending => {}
+        }
         stop.cancel();
         tasks.close();
         if tokio::time::timeout(LAST_WAIT, tasks.wait()).await.is_err() {
             warn!("the store did not answer to the last; going without");
         }
         store.close().await;
-        Ok(served?)
     }
 }
 
@@ -130,25 +132,5 @@ fn options(args: &ServerArgs, metrics: Option<PrometheusHandle>) -> HttpOptions 
         stale_after: Duration::from_secs(15),
         base: "/fhir".into(),
         metrics,
-    }
-}
-
-/// Each event goes out when it is written: Nagle's algorithm would hold it back.
-struct NoDelay(TcpListener);
-
-impl axum::serve::Listener for NoDelay {
-    type Io = tokio::net::TcpStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let accepted = axum::serve::Listener::accept(&mut self.0).await;
-        if let Err(error) = accepted.0.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its delay");
-        }
-        accepted
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.0.local_addr()
     }
 }

@@ -15,11 +15,17 @@ use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use futures_util::StreamExt;
 
+use crate::connection::Takeover;
+
 /// Below this a body of known size is not worth it.
 const SMALLEST: u64 = 1024;
 
-pub(super) async fn layer(request: Request, next: Next) -> Response {
+pub(super) async fn layer(mut request: Request, next: Next) -> Response {
     let coding = Coding::accepted(request.headers());
+    if coding.is_some() {
+        // What is encoded goes through here to its end.
+        request.extensions_mut().remove::<Takeover>();
+    }
     let response = next.run(request).await;
     match coding {
         Some(coding) if is_worth_it(&response) => compressed(response, coding),

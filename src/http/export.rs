@@ -1,27 +1,36 @@
 //! `$export`: a request becomes a session, and its frames the body.
 
-use std::sync::Arc;
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     Router,
     body::Body,
-    extract::{Query, RawQuery, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{ConnectInfo, FromRequestParts, Query, RawQuery, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::get,
 };
 
 use super::{
     AppState,
+    limits::Full,
     request::{OfId, OfType},
 };
 use crate::{
+    connection::Takeover,
     error::ApiError,
-    fhir::{ResourceType, outcome::IssueType},
+    fhir::{
+        ResourceType,
+        outcome::{self, IssueType},
+    },
     frame::{self, Format},
     plan::{Grant, Plan, Scope},
     request::{ExportRequest, Level, Pairs},
-    session::{Session, body},
+    session::{Outgoing, Place, Session, millis, spread},
     store::{Lookup, StoreError},
 };
 
@@ -37,49 +46,49 @@ pub(super) fn routes() -> Router<AppState> {
 
 async fn system(
     State(app): State<AppState>,
+    caller: Caller,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    export(app, Level::System, query, headers).await
+    export(app, Level::System, caller, query, headers).await
 }
 
 async fn of_type(
     State(app): State<AppState>,
     OfType(ty): OfType,
+    caller: Caller,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let level = if ty.name() == "Patient" { Level::Patients } else { Level::Type(ty) };
-    export(app, level, query, headers).await
+    export(app, level, caller, query, headers).await
 }
 
 async fn of_group(
     State(app): State<AppState>,
     OfId(id): OfId,
+    caller: Caller,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    export(app, Level::Group(id), query, headers).await
+    export(app, Level::Group(id), caller, query, headers).await
 }
 
 async fn export(
     app: AppState,
     level: Level,
+    caller: Caller,
     query: Option<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let request = ExportRequest::parse(level, pairs(query)?, &headers, Grant::Everything)?;
     if app.drain.is_cancelled() {
-        return come_again(&app, &request);
+        return come_again(&app, &request, Refused::stopping());
     }
-    match check_scope(&app, &request.plan).await {
-        Ok(()) => {}
-        Err(Refused::Caller(error)) => return Err(error),
-        Err(Refused::Store(StoreError::Unavailable(_))) if request.format == Format::Sse => {
-            return come_again(&app, &request);
-        }
-        Err(Refused::Store(error)) => return Err(error.into()),
-    }
+    let place = match admit(&app, caller.peer, &request).await {
+        Ok(place) => place,
+        Err(refused) => return come_again(&app, &request, refused),
+    };
     let ended = !request.plan.follow && request.start.as_ref().is_some_and(|p| p.scan.is_none());
     if ended && request.format == Format::Sse {
         // All of a stream that ends has been sent: 204 keeps an EventSource from coming again.
@@ -88,8 +97,36 @@ async fn export(
     let head = head(&request)?;
     let ExportRequest { plan, format, start, .. } = request;
     let (store, hub) = (Arc::clone(&app.store), Arc::clone(&app.hub));
-    let session = Session::new(Arc::new(plan), store, hub, format, start);
-    Ok((head, body(session, app.body_options())).into_response())
+    let mut session = Session::new(Arc::new(plan), store, hub, format, start);
+    match format {
+        Format::Sse => session.scans_in_turn(app.limits.scans()),
+        Format::Ndjson => match app.limits.scan_now() {
+            Ok(turn) => session.has_turn(turn),
+            Err(full) => return Err(full.refusal(spread(app.options.retry))),
+        },
+    }
+    let outgoing = Outgoing::new(session, app.times(), place);
+    let body = match caller.takeover {
+        Some(takeover) if format == Format::Sse => takeover.body(outgoing),
+        _ => outgoing.into_body(),
+    };
+    Ok((head, body).into_response())
+}
+
+/// Who asks, as the connection knows it.
+struct Caller {
+    peer: Option<IpAddr>,
+    takeover: Option<Takeover>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let peer = peer.map(|ConnectInfo(peer)| peer.ip());
+        Ok(Self { peer, takeover: parts.extensions.remove() })
+    }
 }
 
 fn pairs(query: Option<String>) -> Result<Pairs, ApiError> {
@@ -100,16 +137,44 @@ fn pairs(query: Option<String>) -> Result<Pairs, ApiError> {
     Ok(pairs)
 }
 
+/// Why there is no stream.
 enum Refused {
+    /// The caller's mistake, which coming again does not mend.
     Caller(ApiError),
-    Store(StoreError),
+    /// It may go at another time.
+    Now(ApiError),
+}
+
+impl Refused {
+    fn stopping() -> Self {
+        Self::Now(StoreError::Unavailable("this server is stopping".into()).into())
+    }
+
+    fn store(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Now(error.into()),
+            error => Self::Caller(error.into()),
+        }
+    }
+}
+
+/// Whether there is a place for the stream, and a store that can answer it.
+async fn admit(
+    app: &AppState,
+    peer: Option<IpAddr>,
+    request: &ExportRequest,
+) -> Result<Place, Refused> {
+    let full = |full: Full| Refused::Now(full.refusal(spread(app.options.retry)));
+    let place = app.limits.place(peer).map_err(full)?;
+    check_scope(app, &request.plan).await?;
+    Ok(place)
 }
 
 /// What only the store knows: whether the group is there, and whether a compartment can be
 /// followed without a leak.
 async fn check_scope(app: &AppState, plan: &Plan) -> Result<(), Refused> {
     if let (Scope::Group(id), Some(ty)) = (&plan.scope, ResourceType::parse("Group")) {
-        match app.read(ty, id).await.map_err(Refused::Store)? {
+        match app.read(ty, id).await.map_err(Refused::store)? {
             Lookup::Found { .. } => {}
             Lookup::Absent | Lookup::Deleted { .. } => {
                 let text = format!("there is no Group/{id}.");
@@ -131,13 +196,21 @@ async fn check_scope(app: &AppState, plan: &Plan) -> Result<(), Refused> {
 }
 
 /// An EventSource gives up for good on any status but 200: what it should survive is told in
-/// the stream.
-fn come_again(app: &AppState, request: &ExportRequest) -> Result<Response, ApiError> {
-    if request.format == Format::Ndjson {
-        return Err(StoreError::Unavailable("it is going away or its store is".into()).into());
+/// the stream. Who can set `Prefer` can read a status.
+fn come_again(
+    app: &AppState,
+    request: &ExportRequest,
+    refused: Refused,
+) -> Result<Response, ApiError> {
+    match refused {
+        Refused::Now(error) if request.format == Format::Sse && !request.preferred => {
+            let why = outcome::error(error.code, &error.diagnostics, &error.expression);
+            let retry = frame::retry(millis(spread(app.options.retry)));
+            let body = [frame::outcome(&why), retry].concat();
+            Ok((head(request)?, Body::from(body)).into_response())
+        }
+        Refused::Now(error) | Refused::Caller(error) => Err(error),
     }
-    let millis = u64::try_from(app.options.retry.as_millis()).unwrap_or(u64::MAX);
-    Ok((head(request)?, Body::from(frame::retry(millis))).into_response())
 }
 
 fn head(request: &ExportRequest) -> Result<HeaderMap, ApiError> {

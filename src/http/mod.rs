@@ -17,11 +17,13 @@ use tower_http::{
     cors::{AllowOrigin, CorsLayer},
 };
 
+pub use limits::Limits;
+
 use crate::{
     error::ApiError,
     fhir::{ResourceType, outcome::IssueType},
     live::Hub,
-    session::BodyOptions,
+    session::Times,
     store::{Lookup, Store, StoreError, Write, WriteError, Written, detached},
 };
 
@@ -31,6 +33,7 @@ mod conditions;
 mod entries;
 mod export;
 mod health;
+mod limits;
 mod metadata;
 mod read;
 mod request;
@@ -45,6 +48,8 @@ pub struct AppState {
     pub hub: Arc<Hub>,
     /// Sizes and times.
     pub options: Arc<HttpOptions>,
+    /// How many streams there may be.
+    pub limits: Arc<Limits>,
     /// The server is going away: no new streams, and the open ones end.
     pub drain: CancellationToken,
 }
@@ -83,8 +88,8 @@ impl AppState {
         detached(async move { store.commit(writes).await }).await
     }
 
-    fn body_options(&self) -> BodyOptions {
-        BodyOptions {
+    fn times(&self) -> Times {
+        Times {
             keep_alive: self.options.keep_alive,
             retry: self.options.retry,
             drain: self.drain.clone(),

@@ -60,6 +60,12 @@ impl Follow {
         Self { hub, position, moved, private: None, page, end: None, read_any: false }
     }
 
+    /// Its stream has been in the ring: it is told if it no longer is.
+    #[must_use]
+    pub fn go_on(self) -> Self {
+        Self { read_any: true, ..self }
+    }
+
     /// All changes up to here are delivered.
     #[must_use]
     pub fn position(&self) -> LogPosition {
@@ -161,6 +167,7 @@ async fn read_privately(
             entries: batch.changes.into_iter().map(Entry::new).collect(),
             level: batch.level,
             quiet: batch.quiet,
+            more: false,
         });
         let last = page.is_err();
         // A page that is not taken is read again: the stream keeps its own position.

@@ -81,17 +81,34 @@ impl Hub {
         Follow::new(Arc::clone(self), after, self.moved.subscribe())
     }
 
+    /// Whether the ring reaches back to a position and has nothing after it.
+    #[must_use]
+    pub fn ends_at(&self, position: LogPosition) -> bool {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).ends_at(position)
+    }
+
+    /// Hears of each move of the ring.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.moved.subscribe()
+    }
+
     /// How long ago the tail last heard from the store; `None` before the first time.
     #[must_use]
     pub fn silence(&self) -> Option<Duration> {
         self.heard.borrow().map(|at| at.elapsed())
     }
 
-    pub(super) fn read(&self, after: LogPosition, budget: usize) -> Option<Page> {
+    /// What the ring holds after a position, about `budget` bytes of it. `None`: it no longer
+    /// reaches back that far.
+    #[must_use]
+    pub fn read(&self, after: LogPosition, budget: usize) -> Option<Page> {
         self.ring.read().unwrap_or_else(PoisonError::into_inner).read(after, budget)
     }
 
-    pub(super) fn covers(&self, after: LogPosition) -> bool {
+    /// Whether what follows a position is in the ring, or yet to come into it.
+    #[must_use]
+    pub fn covers(&self, after: LogPosition) -> bool {
         self.ring.read().unwrap_or_else(PoisonError::into_inner).covers(after)
     }
 

@@ -70,6 +70,8 @@ pub struct Page {
     pub level: LogPosition,
     /// The log ended there when it was last read.
     pub quiet: bool,
+    /// More is at hand.
+    pub more: bool,
 }
 
 /// The last changes of the log.
@@ -125,7 +127,7 @@ impl Ring {
             // A page never ends between two changes of one place (a rename is two): who goes on
             // behind the first would miss the second.
             if bytes >= budget && entry.change.position > level {
-                return Some(Page { entries, level, quiet: false });
+                return Some(Page { entries, level, quiet: false, more: true });
             }
             level = entry.change.position;
             bytes += entry.weight();
@@ -140,13 +142,18 @@ impl Ring {
     fn end_of(&self, entries: Vec<Arc<Entry>>, after: LogPosition) -> Page {
         let at_rest = self.quiet && after == LogPosition::past(self.level.time);
         if after <= self.level || at_rest {
-            return Page { entries, level: self.level, quiet: self.quiet };
+            return Page { entries, level: self.level, quiet: self.quiet, more: false };
         }
-        Page { entries, level: after, quiet: false }
+        Page { entries, level: after, quiet: false, more: false }
     }
 
     pub(super) fn covers(&self, after: LogPosition) -> bool {
         after >= self.start
+    }
+
+    pub(super) fn ends_at(&self, position: LogPosition) -> bool {
+        let newest = self.entries.back().map_or(self.start, |entry| entry.change.position);
+        position >= self.start && position >= newest
     }
 
     pub(super) fn level(&self) -> LogPosition {

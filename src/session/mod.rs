@@ -16,7 +16,10 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use crate::{
     filter::Filter,
@@ -28,14 +31,19 @@ use crate::{
     store::{Snapshot, Store, StoreError},
 };
 
-mod body;
+mod level;
 mod live;
+mod open;
+mod outgoing;
 mod replay;
 mod scan;
 mod snapshot;
 mod write;
 
-pub use body::{BodyOptions, body};
+pub use level::{Spoken, Voice};
+pub use open::{OpenStream, Phase, Place, count_sent};
+pub use outgoing::{Outgoing, Piece, Times, millis, spread};
+pub(crate) use write::CHECKPOINT_AFTER;
 
 /// How many bytes are written at once, about.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -63,11 +71,16 @@ pub struct Session {
     members: Option<Members>,
     stage: Stage,
     out: BytesMut,
+    /// How many events stand in `out`.
+    events: u64,
     /// The position that the client was last given, and when.
     told: Option<Position>,
     told_at: Instant,
     /// The client has heard `caught-up`, and has been level with the ring since.
     caught_up: bool,
+    /// Where histories wait for their turn, and the turn that this one has.
+    turns: Option<Arc<Semaphore>>,
+    turn: Option<OwnedSemaphorePermit>,
     /// Snapshots in a row that expired before one resource was read.
     expiries: u32,
     /// How often in a row the client's position was found ahead of the log.
@@ -119,9 +132,12 @@ impl Session {
             members: None,
             stage: Stage::Begin,
             out: BytesMut::new(),
+            events: 0,
             told: None,
             told_at: Instant::now(),
             caught_up: false,
+            turns: None,
+            turn: None,
             expiries: 0,
             ahead: 0,
         };
@@ -129,6 +145,16 @@ impl Session {
             session.start_at(start);
         }
         session
+    }
+
+    /// Its histories wait until one of these permits is free.
+    pub fn scans_in_turn(&mut self, turns: Arc<Semaphore>) {
+        self.turns = Some(turns);
+    }
+
+    /// Its history need not wait.
+    pub fn has_turn(&mut self, turn: OwnedSemaphorePermit) {
+        self.turn = Some(turn);
     }
 
     fn start_at(&mut self, start: Position) {
@@ -158,9 +184,20 @@ impl Session {
         matches!(self.stage, Stage::End) && self.out.is_empty()
     }
 
-    /// What there is to write.
-    pub fn take_out(&mut self) -> Bytes {
-        self.out.split().freeze()
+    /// What there is to write: how many events, and their bytes.
+    pub fn take_out(&mut self) -> (u64, Bytes) {
+        (std::mem::take(&mut self.events), self.out.split().freeze())
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match &self.stage {
+            Stage::Begin | Stage::Resume { .. } | Stage::Scan(_) => Phase::History,
+            Stage::Replay { .. } => Phase::Replay,
+            Stage::Live { .. } | Stage::End if self.caught_up => Phase::Live,
+            Stage::Rejoin { .. } | Stage::Live { .. } | Stage::End => Phase::Behind,
+        }
     }
 
     /// Goes on until there is something to write or the stage has changed.

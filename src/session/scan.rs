@@ -63,6 +63,7 @@ impl Session {
 
     fn end_history(&mut self, snapshot: &Arc<dyn Snapshot>) {
         let log = snapshot.position();
+        self.turn = None;
         if self.plan.follow {
             self.stage = self.live_at(log);
         } else {

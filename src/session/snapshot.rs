@@ -23,6 +23,7 @@ const TRIES: u32 = 120;
 
 impl Session {
     pub(super) async fn begin(&mut self) -> Result<(), Ended> {
+        self.wait_for_turn().await;
         let snapshot = self.take_snapshot().await?;
         self.scan_on(snapshot, None);
         Ok(())
@@ -34,6 +35,7 @@ impl Session {
         cursor: Cursor,
         members: Option<u32>,
     ) -> Result<(), Ended> {
+        self.wait_for_turn().await;
         let snapshot = self.take_snapshot().await?;
         if self.members_differ(members) {
             return self.reset("the members of the group have changed");
@@ -62,6 +64,14 @@ impl Session {
 
     pub(super) fn scan_on(&mut self, snapshot: Arc<dyn Snapshot>, cursor: Option<Cursor>) {
         self.stage = Stage::Scan(History::new(Arc::clone(&self.plan), snapshot, cursor));
+    }
+
+    /// Waits until one of the histories that are read at once may be this one.
+    async fn wait_for_turn(&mut self) {
+        if let (None, Some(turns)) = (&self.turn, &self.turns) {
+            // Nobody closes them: at worst it does not wait.
+            self.turn = Arc::clone(turns).acquire_owned().await.ok();
+        }
     }
 
     /// The client has seen what this log does not yet hold. A node that lags will; another

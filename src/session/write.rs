@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::{Ended, Session, Stage};
@@ -19,7 +20,27 @@ use crate::{
 };
 
 /// How long a client's position may stand still while the log moves.
-const CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
+pub(crate) const CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
+
+/// Writes a change that moves the client to `position`: as what it is, or, to a stream that the
+/// resource has left, as a deletion.
+pub(super) fn put_change(
+    out: &mut BytesMut,
+    format: Format,
+    position: &Position,
+    entry: &Entry,
+    gone: bool,
+) {
+    let plain = position.scan.is_none() && position.members.is_none();
+    match &entry.change.kind {
+        ChangeKind::Upsert { ty, id: resource, .. } if gone => {
+            format.deleted(out, *ty, resource, &position.to_string());
+        }
+        // Written once for all streams.
+        _ if plain && format == Format::Sse => out.extend_from_slice(entry.frame(position.epoch)),
+        _ => entry.write(format, out, &position.to_string()),
+    }
+}
 
 impl Session {
     pub(super) fn write_resource(
@@ -30,6 +51,7 @@ impl Session {
         scan: ScanPosition,
     ) {
         let id = self.tell(log, Some(scan)).to_string();
+        self.events += 1;
         self.format.resource(&mut self.out, ty, &id, json);
     }
 
@@ -45,28 +67,15 @@ impl Session {
             Verdict::Reset(why) => return self.reset(&why).map(|()| false),
             Verdict::Upsert | Verdict::Gone => {}
         }
-        let log = entry.change.position;
-        let as_it_is = matches!(
-            (&entry.change.kind, &verdict),
-            (ChangeKind::Upsert { .. }, Verdict::Upsert) | (ChangeKind::Delete { .. }, _)
-        );
-        if as_it_is && self.format == Format::Sse && scan.is_none() && self.members.is_none() {
-            self.tell(log, None);
-            self.out.extend_from_slice(entry.frame(self.epoch));
-            return Ok(true);
-        }
-        let id = self.tell(log, scan).to_string();
-        match &entry.change.kind {
-            ChangeKind::Upsert { ty, id: resource, .. } if verdict == Verdict::Gone => {
-                self.format.deleted(&mut self.out, *ty, resource, &id);
-            }
-            _ => entry.write(self.format, &mut self.out, &id),
-        }
+        let position = self.tell(entry.change.position, scan).clone();
+        self.events += 1;
+        put_change(&mut self.out, self.format, &position, entry, verdict == Verdict::Gone);
         Ok(true)
     }
 
     pub(super) fn write_control(&mut self, control: Control, data: &[u8], log: LogPosition) {
         let id = self.tell(log, None).to_string();
+        self.events += 1;
         self.format.control(&mut self.out, control, &id, data);
     }
 
@@ -101,7 +110,7 @@ impl Session {
     }
 
     /// What is about to be written moves the client to this position: its text is the id.
-    fn tell(&mut self, log: LogPosition, scan: Option<ScanPosition>) -> &Position {
+    pub(super) fn tell(&mut self, log: LogPosition, scan: Option<ScanPosition>) -> &Position {
         let members = self.members.as_ref().map(Members::hash);
         self.told_at = Instant::now();
         self.told.insert(Position { epoch: self.epoch, log, members, scan })

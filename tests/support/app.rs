@@ -32,7 +32,7 @@ impl App {
         let server = Server::bind(&args, store, None).await.expect("a server");
         let (address, stop) = (server.address(), CancellationToken::new());
         let stopped = stop.clone().cancelled_owned();
-        let running = tokio::spawn(async move { server.run(stopped).await.expect("serving") });
+        let running = tokio::spawn(async move { server.run(stopped).await });
         Self { address, stop, running: Some(running) }
     }
 

@@ -1,0 +1,222 @@
+//! Streams of one voice that stand at about the same place of the ring.
+
+use std::{collections::VecDeque, io};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use metrics::histogram;
+use tokio::time::Instant;
+
+use super::{chunked::Chunk, direct::Direct};
+use crate::{
+    frame::{self, Format},
+    live::{Hub, Page},
+    position::LogPosition,
+    session::{CHECKPOINT_AFTER, Spoken, Voice, count_sent},
+};
+
+/// About how many bytes of changes are said at once.
+const PAGE_BYTES: usize = 64 << 10;
+
+/// A stream in the crowd.
+pub(super) struct Seat {
+    direct: Direct,
+    /// All changes up to here are delivered.
+    at: LogPosition,
+    /// The position that the client was last told, and when.
+    told: LogPosition,
+    told_at: Instant,
+    /// When it last got anything.
+    heard_at: Instant,
+}
+
+/// Why a stream leaves the crowd.
+pub(super) enum Leaves {
+    /// It needs a task of its own, which first writes what is unsent.
+    Needs(Bytes),
+    /// Its connection is gone.
+    Gone(String),
+}
+
+impl Seat {
+    /// A stream that has come level; `None`: it was not.
+    pub(super) fn take(mut direct: Direct) -> Option<Self> {
+        let at = direct.outgoing.session.sit()?;
+        let now = Instant::now();
+        Some(Self { direct, at, told: at, told_at: now, heard_at: now })
+    }
+
+    /// Follows in a task of its own again.
+    pub(super) fn leave(mut self) -> Direct {
+        self.direct.outgoing.session.rise(self.at, self.told, self.told_at);
+        self.direct
+    }
+
+    /// Ends it.
+    pub(super) fn end(mut self, why: &str) {
+        super::ended(self.direct.peer, &why);
+        self.direct.outgoing.open.ends(why);
+    }
+
+    /// Writes a whole chunk, or says why it can't stay.
+    fn write(&mut self, chunk: &Bytes, now: Instant) -> Result<(), Leaves> {
+        let written = self.direct.wire.try_write(chunk);
+        let written = written.map_err(|error| Leaves::Gone(told(&error)))?;
+        self.heard_at = now;
+        match written == chunk.len() {
+            true => Ok(()),
+            false => Err(Leaves::Needs(chunk.slice(written..))),
+        }
+    }
+
+    /// What is written next moves the client to a position.
+    fn tell(&mut self, position: LogPosition, now: Instant) {
+        (self.at, self.told, self.told_at) = (position, position, now);
+    }
+}
+
+/// A client that goes is no failure, and has one name whatever the system calls it.
+fn told(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => "the client went".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// What the ring has after a place, as one chunk.
+struct Said {
+    after: LogPosition,
+    spoken: Spoken,
+    /// How many bytes of the body.
+    len: usize,
+    /// Empty where nothing is for these streams.
+    chunk: Bytes,
+    /// The ring has more.
+    more: bool,
+}
+
+/// How many places of an audience are remembered within one move of the ring.
+const PLACES: usize = 4;
+
+/// Streams of one voice.
+pub(super) struct Audience {
+    voice: Voice,
+    pub(super) seats: Vec<Seat>,
+    /// What was last said: most stand at one place.
+    said: VecDeque<Said>,
+    now: Instant,
+    /// When the changes were committed that are said for the first time.
+    committed: Vec<Timestamp>,
+    newest: LogPosition,
+    events: u64,
+    bytes: u64,
+}
+
+impl Audience {
+    pub(super) fn of(seat: &Seat) -> Self {
+        Self {
+            voice: seat.direct.outgoing.session.voice(),
+            seats: Vec::new(),
+            said: VecDeque::new(),
+            now: Instant::now(),
+            committed: Vec::new(),
+            newest: seat.at,
+            events: 0,
+            bytes: 0,
+        }
+    }
+
+    pub(super) fn is_of(&self, seat: &Seat) -> bool {
+        self.voice.is_of(&seat.direct.outgoing.session)
+    }
+
+    /// The ring is to be looked at anew.
+    pub(super) fn begin(&mut self) {
+        self.now = Instant::now();
+        self.said.clear();
+    }
+
+    /// Counts what was sent since [`begin`](Self::begin).
+    pub(super) fn finish(&mut self) {
+        self.said.clear();
+        if self.bytes > 0 {
+            count_sent(Format::Sse, self.events, self.bytes);
+            (self.events, self.bytes) = (0, 0);
+        }
+        let now = Timestamp::now();
+        for committed in self.committed.drain(..) {
+            let seconds = now.duration_since(committed).as_secs_f64();
+            histogram!("fhirtail_commit_to_socket_seconds").record(seconds.max(0.0));
+        }
+    }
+
+    /// Gives a stream all that the ring has for it.
+    pub(super) fn speak_to(&mut self, hub: &Hub, seat: &mut Seat) -> Result<(), Leaves> {
+        loop {
+            let index = self.say(hub, seat.at).ok_or_else(|| Leaves::Needs(Bytes::new()))?;
+            let said = &self.said[index];
+            let Spoken { events, end, starts_over } = said.spoken;
+            let more = said.more;
+            if said.chunk.is_empty() {
+                seat.at = end;
+            } else {
+                self.events += events;
+                self.bytes += said.len as u64;
+                seat.direct.outgoing.open.sent(events, said.len);
+                seat.tell(end, self.now);
+                seat.write(&said.chunk, self.now)?;
+            }
+            if starts_over {
+                return Err(Leaves::Needs(Bytes::new()));
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Finds the words for what follows a place; `None`: the ring no longer reaches back to it.
+    fn say(&mut self, hub: &Hub, after: LogPosition) -> Option<usize> {
+        let known = self.said.iter().position(|said| said.after == after);
+        known.or_else(|| {
+            let page = hub.read(after, PAGE_BYTES)?;
+            self.said.truncate(PLACES - 1);
+            self.said.push_front(self.put(after, &page));
+            self.measure(&page);
+            Some(0)
+        })
+    }
+
+    fn put(&self, after: LogPosition, page: &Page) -> Said {
+        let mut chunk = Chunk::new();
+        let spoken = self.voice.speak(after, page, chunk.body());
+        let len = chunk.len();
+        Said { after, spoken, len, chunk: chunk.finish(), more: page.more }
+    }
+
+    fn measure(&mut self, page: &Page) {
+        let changes = page.entries.iter().map(|entry| &entry.change);
+        let newest = self.newest;
+        let new = changes.filter(|change| change.position > newest);
+        self.committed.extend(new.map(|change| change.committed));
+        self.newest = newest.max(page.level);
+    }
+
+    /// Lets go whose client has gone; says something to whom nothing was said for long.
+    pub(super) fn look_after(&mut self, seat: &mut Seat) -> Result<(), Leaves> {
+        if seat.direct.wire.has_hung_up() {
+            return Err(Leaves::Gone("the client went".into()));
+        }
+        let mut chunk = Chunk::new();
+        if seat.at != seat.told && self.now >= seat.told_at + CHECKPOINT_AFTER {
+            self.voice.checkpoint(seat.at, chunk.body());
+            seat.tell(seat.at, self.now);
+        } else if self.now >= seat.heard_at + seat.direct.outgoing.keep_alive() {
+            chunk.body().extend_from_slice(&frame::KEEP_ALIVE);
+        } else {
+            return Ok(());
+        }
+        seat.direct.outgoing.open.sent(0, chunk.len());
+        seat.write(&chunk.finish(), self.now)
+    }
+}

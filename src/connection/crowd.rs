@@ -1,0 +1,212 @@
+//! The crowd: all streams that are level with the ring, carried by a few tasks.
+//!
+//! A carrier wakes when the ring moves. Streams of one voice stand together: what the ring has
+//! for them is written as one chunk, and each socket gets that. Whoever does not take all of it
+//! at once, must start over, or is to be told good-bye goes back to a task of its own; nobody
+//! waits for anybody.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, watch},
+    task::yield_now,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    audience::{Audience, Leaves},
+    direct::Direct,
+};
+use crate::live::Hub;
+
+pub(super) use super::audience::Seat;
+
+/// How often it is looked after silent streams, and those whose clients have gone.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// After how many streams a carrier lets others run.
+const BREATH: usize = 64;
+
+/// Where level streams are left.
+pub(super) struct Crowd {
+    carriers: Vec<mpsc::UnboundedSender<Seat>>,
+    next: AtomicUsize,
+}
+
+impl Crowd {
+    /// Starts a carrier for each core.
+    pub(super) fn start(
+        hub: &Arc<Hub>,
+        tasks: &TaskTracker,
+        drain: &CancellationToken,
+        cut: &CancellationToken,
+    ) -> Arc<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Arc::new_cyclic(|crowd| {
+            let carriers = (0..cores).map(|_| {
+                let (sender, joining) = mpsc::unbounded_channel();
+                let carrier = Carrier {
+                    hub: Arc::clone(hub),
+                    moved: hub.subscribe(),
+                    joining,
+                    audiences: Vec::new(),
+                    back: Back { crowd: crowd.clone(), tasks: tasks.clone(), cut: cut.clone() },
+                };
+                let (drain, cut) = (drain.clone(), cut.clone());
+                tasks.spawn(async move { cut.run_until_cancelled(carrier.run(drain)).await });
+                sender
+            });
+            Self { carriers: carriers.collect(), next: AtomicUsize::new(0) }
+        })
+    }
+
+    /// Carries a stream until its end: in this task while it needs one, then in the crowd.
+    pub(super) async fn carry(&self, direct: Direct) {
+        self.carry_rest(direct, Bytes::new()).await;
+    }
+
+    async fn carry_rest(&self, mut direct: Direct, mut unsent: Bytes) {
+        while let Some(seat) = direct.run(unsent).await {
+            let next = self.next.fetch_add(1, Ordering::Relaxed) % self.carriers.len();
+            match self.carriers[next].send(seat) {
+                Ok(()) => return,
+                // The crowd has gone home.
+                Err(mpsc::error::SendError(seat)) => (direct, unsent) = (seat.leave(), Bytes::new()),
+            }
+        }
+    }
+}
+
+/// How a stream gets a task of its own again.
+struct Back {
+    crowd: std::sync::Weak<Crowd>,
+    tasks: TaskTracker,
+    cut: CancellationToken,
+}
+
+impl Back {
+    fn give(&self, seat: Seat, unsent: Bytes) {
+        let Some(crowd) = self.crowd.upgrade() else { return };
+        let (direct, cut) = (seat.leave(), self.cut.clone());
+        self.tasks.spawn(async move {
+            cut.run_until_cancelled(crowd.carry_rest(direct, unsent)).await;
+        });
+    }
+}
+
+struct Carrier {
+    hub: Arc<Hub>,
+    moved: watch::Receiver<()>,
+    joining: mpsc::UnboundedReceiver<Seat>,
+    audiences: Vec<Audience>,
+    back: Back,
+}
+
+impl Carrier {
+    /// Until all are sent home.
+    async fn run(mut self, drain: CancellationToken) {
+        let mut round = interval(ROUND);
+        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                joining = self.joining.recv() => match joining {
+                    Some(seat) => self.seat(seat),
+                    None => return,
+                },
+                moved = self.moved.changed() => match moved {
+                    Ok(()) => self.speak().await,
+                    Err(_) => return,
+                },
+                _ = round.tick() => self.look_round().await,
+                () = drain.cancelled() => return self.send_home().await,
+            }
+        }
+    }
+
+    /// A stream joins, and gets what the ring has had for it meanwhile.
+    fn seat(&mut self, mut seat: Seat) {
+        let known = self.audiences.iter_mut().position(|audience| audience.is_of(&seat));
+        let index = known.unwrap_or_else(|| {
+            self.audiences.push(Audience::of(&seat));
+            self.audiences.len() - 1
+        });
+        let audience = &mut self.audiences[index];
+        audience.begin();
+        match audience.speak_to(&self.hub, &mut seat) {
+            Ok(()) => audience.seats.push(seat),
+            Err(leaves) => self.leave(seat, leaves),
+        }
+    }
+
+    /// The ring has moved.
+    async fn speak(&mut self) {
+        for index in 0..self.audiences.len() {
+            self.audiences[index].begin();
+            self.each(index, |audience, hub, seat| audience.speak_to(hub, seat)).await;
+            self.audiences[index].finish();
+        }
+    }
+
+    /// Who has gone is let go, who has long heard nothing hears something.
+    async fn look_round(&mut self) {
+        for index in 0..self.audiences.len() {
+            self.audiences[index].begin();
+            self.each(index, |audience, hub, seat| {
+                audience.speak_to(hub, seat).and_then(|()| audience.look_after(seat))
+            })
+            .await;
+            self.audiences[index].finish();
+        }
+        self.audiences.retain(|audience| !audience.seats.is_empty());
+    }
+
+    /// Serves each seat of an audience in turn; it stays, or leaves.
+    async fn each(
+        &mut self,
+        index: usize,
+        mut serve: impl FnMut(&mut Audience, &Hub, &mut Seat) -> Result<(), Leaves>,
+    ) {
+        let mut seats = std::mem::take(&mut self.audiences[index].seats);
+        let mut at = 0;
+        while let Some(seat) = seats.get_mut(at) {
+            match serve(&mut self.audiences[index], &self.hub, seat) {
+                Ok(()) => at += 1,
+                // The last takes its place, and is next.
+                Err(leaves) => self.leave(seats.swap_remove(at), leaves),
+            }
+            if at % BREATH == 0 {
+                yield_now().await;
+            }
+        }
+        self.audiences[index].seats = seats;
+    }
+
+    fn leave(&self, seat: Seat, leaves: Leaves) {
+        match leaves {
+            Leaves::Needs(unsent) => self.back.give(seat, unsent),
+            Leaves::Gone(why) => seat.end(&why),
+        }
+    }
+
+    /// Each stream says its own good-bye.
+    async fn send_home(mut self) {
+        for audience in std::mem::take(&mut self.audiences) {
+            for seat in audience.seats {
+                self.back.give(seat, Bytes::new());
+            }
+            yield_now().await;
+        }
+        self.joining.close();
+        while let Some(seat) = self.joining.recv().await {
+            self.back.give(seat, Bytes::new());
+        }
+    }
+}

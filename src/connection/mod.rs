@@ -1,0 +1,111 @@
+//! From the listener to the sockets: who is let in, who speaks HTTP to whom, who carries a
+//! stream.
+//!
+//! ```text
+//! accept ─▶ http (hyper) ─▶ router ─▶ answer
+//!              │ an event stream over plain HTTP/1.1
+//!              ▼
+//!           direct: a task of its own writes what its session says ──┐
+//!              ▲ lags, starts over, drain                            │ level with the ring
+//!              └──────────────────────── crowd ◀─────────────────────┘
+//! ```
+//!
+//! hyper reads the request and writes the head of the answer. From there on the stream has the
+//! socket to itself: while it is level with the ring it costs a position and a socket, and each
+//! change goes to the socket from the one frame that all share.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use crate::live::Hub;
+
+mod audience;
+mod chunked;
+mod crowd;
+mod direct;
+mod guard;
+mod http;
+mod takeover;
+mod wire;
+
+pub use takeover::Takeover;
+
+use crowd::Crowd;
+
+/// Times of connections.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionOptions {
+    /// How long a client may take nothing of what is there for it.
+    pub write_deadline: Duration,
+    /// How long a client may take for the head of a request.
+    pub head_deadline: Duration,
+}
+
+/// What connections share.
+#[derive(Clone)]
+pub struct Connections {
+    router: Router,
+    options: ConnectionOptions,
+    crowd: Arc<Crowd>,
+    tasks: TaskTracker,
+    drain: CancellationToken,
+    cut: CancellationToken,
+}
+
+impl Connections {
+    /// For a server whose streams follow `hub`. `drain` ends what is open once it is answered.
+    #[must_use]
+    pub fn new(
+        router: Router,
+        hub: &Arc<Hub>,
+        options: ConnectionOptions,
+        drain: CancellationToken,
+    ) -> Self {
+        let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
+        let crowd = Crowd::start(hub, &tasks, &drain, &cut);
+        Self { router, options, crowd, tasks, drain, cut }
+    }
+
+    /// Lets in whoever comes, until dropped.
+    pub async fn accept(&self, listener: &TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((socket, peer)) => self.open(socket, peer),
+                Err(error) => {
+                    // Mostly too many open files: those who wait in the queue don't go away.
+                    warn!(%error, "a connection can't be accepted");
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn open(&self, socket: TcpStream, peer: SocketAddr) {
+        let (shared, cut) = (self.clone(), self.cut.clone());
+        self.tasks.spawn(async move {
+            cut.run_until_cancelled(http::speak(shared, socket, peer)).await;
+        });
+    }
+
+    /// Waits until each connection has ended, but no longer than `most`; what then still stands
+    /// is cut. Says whether nothing had to be.
+    pub async fn end(&self, most: Duration) -> bool {
+        self.tasks.close();
+        let ended = tokio::time::timeout(most, self.tasks.wait()).await.is_ok();
+        self.cut.cancel();
+        self.tasks.wait().await;
+        ended
+    }
+}
+
+/// What a client does to its own connection is no matter for the log.
+fn ended(peer: SocketAddr, why: &dyn std::fmt::Display) {
+    debug!(%peer, %why, "a connection has ended");
+}

@@ -1,0 +1,103 @@
+//! What is known of a stream while it is open: counted in the metrics, told once at its end.
+
+use metrics::{counter, gauge};
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tracing::info;
+
+use crate::frame::Format;
+
+/// What a stream is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It waits for a snapshot, or sends one.
+    History,
+    /// It sends what has changed between two snapshots.
+    Replay,
+    /// It follows the change log, and is not yet level with it or no longer.
+    Behind,
+    /// It is level with the change log.
+    Live,
+}
+
+impl Phase {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::History => "history",
+            Self::Replay => "replay",
+            Self::Behind => "behind",
+            Self::Live => "live",
+        }
+    }
+}
+
+/// A place among the streams that the server has at once; free again when dropped.
+pub type Place = Vec<OwnedSemaphorePermit>;
+
+/// Counts a stream while it is open, and tells once how it ended.
+#[derive(Debug)]
+pub struct OpenStream {
+    format: Format,
+    phase: Phase,
+    opened: Instant,
+    events: u64,
+    bytes: u64,
+    why: Box<str>,
+    _place: Place,
+}
+
+impl OpenStream {
+    /// A stream that begins now.
+    #[must_use]
+    pub fn new(format: Format, place: Place) -> Self {
+        counter!("fhirtail_streams_opened_total", "format" => format.name()).increment(1);
+        let phase = Phase::History;
+        gauge(format, phase).increment(1.0);
+        let why = "the client went".into();
+        Self { format, phase, opened: Instant::now(), events: 0, bytes: 0, why, _place: place }
+    }
+
+    /// How it is written.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// It has come into a phase.
+    pub fn enters(&mut self, phase: Phase) {
+        if self.phase != phase {
+            gauge(self.format, self.phase).decrement(1.0);
+            gauge(self.format, phase).increment(1.0);
+            self.phase = phase;
+        }
+    }
+
+    /// So many events, in so many bytes, are on their way.
+    pub fn sent(&mut self, events: u64, bytes: usize) {
+        self.events += events;
+        self.bytes += bytes as u64;
+    }
+
+    /// Why it ends; without a word, it was the client who went.
+    pub fn ends(&mut self, why: &str) {
+        self.why = why.into();
+    }
+}
+
+/// Adds to what all streams have sent.
+pub fn count_sent(format: Format, events: u64, bytes: u64) {
+    counter!("fhirtail_sent_events_total", "format" => format.name()).increment(events);
+    counter!("fhirtail_sent_bytes_total", "format" => format.name()).increment(bytes);
+}
+
+fn gauge(format: Format, phase: Phase) -> metrics::Gauge {
+    gauge!("fhirtail_streams", "format" => format.name(), "phase" => phase.name())
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        gauge(self.format, self.phase).decrement(1.0);
+        let Self { format, events, bytes, why, .. } = self;
+        let seconds = self.opened.elapsed().as_secs_f64();
+        info!(format = format.name(), events, bytes, seconds, why, "stream ended");
+    }
+}
