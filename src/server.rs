@@ -72,6 +72,7 @@ impl Server {
         let limits = Arc::new(Limits::new(&args.limit));
         let state = AppState { store, hub: hub.await?, options, limits, drain };
         let connection = ConnectionOptions {
+            keep_alive: args.stream.keep_alive,
             write_deadline: args.stream.write_deadline,
             head_deadline: args.stream.read_deadline,
         };

@@ -29,7 +29,7 @@ use crate::live::Hub;
 
 pub(super) use super::audience::Seat;
 
-/// How often it is looked after silent streams, and those whose clients have gone.
+/// How often, at least, carriers look after silent streams and those whose clients have gone.
 const ROUND: Duration = Duration::from_secs(1);
 
 /// After how many streams a carrier lets others run.
@@ -45,6 +45,7 @@ impl Crowd {
     /// Starts a carrier for each core.
     pub(super) fn start(
         hub: &Arc<Hub>,
+        keep_alive: Duration,
         tasks: &TaskTracker,
         drain: &CancellationToken,
         cut: &CancellationToken,
@@ -58,6 +59,7 @@ impl Crowd {
                     moved: hub.subscribe(),
                     joining,
                     audiences: Vec::new(),
+                    round: ROUND.min(keep_alive),
                     back: Back { crowd: crowd.clone(), tasks: tasks.clone(), cut: cut.clone() },
                 };
                 let (drain, cut) = (drain.clone(), cut.clone());
@@ -79,7 +81,9 @@ impl Crowd {
             match self.carriers[next].send(seat) {
                 Ok(()) => return,
                 // The crowd has gone home.
-                Err(mpsc::error::SendError(seat)) => (direct, unsent) = (seat.leave(), Bytes::new()),
+                Err(mpsc::error::SendError(seat)) => {
+                    (direct, unsent) = (seat.leave(), Bytes::new())
+                }
             }
         }
     }
@@ -107,13 +111,15 @@ struct Carrier {
     moved: watch::Receiver<()>,
     joining: mpsc::UnboundedReceiver<Seat>,
     audiences: Vec<Audience>,
+    /// How often it is looked after all.
+    round: Duration,
     back: Back,
 }
 
 impl Carrier {
     /// Until all are sent home.
     async fn run(mut self, drain: CancellationToken) {
-        let mut round = interval(ROUND);
+        let mut round = interval(self.round);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {

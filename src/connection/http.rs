@@ -94,12 +94,14 @@ async fn http1(shared: &Connections, socket: TcpStream, peer: SocketAddr) -> Spo
     let takeover = Takeover::default();
     let guard = Guard::new(socket, shared.options.write_deadline, takeover.clone());
     let service = service(shared, peer, Some(takeover.clone()));
+    // Who comes while streams end gets one answer.
+    let mut draining = shared.drain.is_cancelled();
     let mut connection = http1::Builder::new()
+        .keep_alive(!draining)
         .timer(TokioTimer::new())
         .header_read_timeout(shared.options.head_deadline)
         .serve_connection(TokioIo::new(guard), service);
     let mut drained = Box::pin(shared.drain.cancelled());
-    let mut draining = false;
     let outgoing = poll_fn(|cx| {
         if !draining && drained.as_mut().poll(cx).is_ready() {
             draining = true;

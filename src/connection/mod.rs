@@ -42,6 +42,8 @@ use crowd::Crowd;
 /// Times of connections.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionOptions {
+    /// After how much silence a stream gets a comment.
+    pub keep_alive: Duration,
     /// How long a client may take nothing of what is there for it.
     pub write_deadline: Duration,
     /// How long a client may take for the head of a request.
@@ -69,7 +71,7 @@ impl Connections {
         drain: CancellationToken,
     ) -> Self {
         let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
-        let crowd = Crowd::start(hub, &tasks, &drain, &cut);
+        let crowd = Crowd::start(hub, options.keep_alive, &tasks, &drain, &cut);
         Self { router, options, crowd, tasks, drain, cut }
     }
 

@@ -26,8 +26,10 @@ impl App {
 
     /// A server with further arguments, as on the command line.
     pub async fn with(store: Arc<dyn Store>, arguments: &[&str]) -> Self {
-        let fixed = ["fhirtail", "--listen", "127.0.0.1:0", "--drain", "0.05"];
-        let arguments = fixed.iter().chain(arguments);
+        let fixed = ["fhirtail", "--listen", "127.0.0.1:0"];
+        let drain: &[&str] =
+            if arguments.contains(&"--drain") { &[] } else { &["--drain", "0.05"] };
+        let arguments = fixed.iter().chain(drain).chain(arguments);
         let args = Arguments::try_parse_from(arguments).expect("arguments of serve").server;
         let server = Server::bind(&args, store, None).await.expect("a server");
         let (address, stop) = (server.address(), CancellationToken::new());

@@ -1,0 +1,210 @@
+//! Many streams on few tasks: who is carried, who is let go, who is told to come again.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use fhirtail::{client::sse::Item, store::Store};
+use reqwest::{Response, header};
+use serde_json::Value;
+use support::{
+    App, client,
+    replica::{Copy, Replica, contents},
+    stream::{EventStream, PATIENCE},
+    writes::{commit, delete, group, observation, patient, put},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const ALL: &str = "/fhir/$export?_type=Patient,Observation";
+
+/// Follows until it has the last patient.
+async fn replicate(mut stream: EventStream, mut replica: Replica) -> Replica {
+    while !replica.copy.contains_key("Patient/p99") {
+        replica.take(&stream.event().await.expect("the stream goes on"));
+    }
+    replica
+}
+
+async fn write_much(store: Arc<dyn Store>) {
+    for n in 0..300 {
+        let mut writes = vec![put(&observation(n % 20, n % 3, &n.to_string()))];
+        if n % 7 == 0 {
+            writes.push(delete("Observation", &format!("o{}", (n + 5) % 20)));
+        }
+        commit(store.as_ref(), writes).await;
+    }
+    commit(store.as_ref(), vec![put(&patient(99, "last"))]).await;
+}
+
+/// What a query finds, by a look at the resources themselves.
+fn found(query: &str, all: &Copy) -> Copy {
+    let holds = |(url, json): &(&String, &String)| {
+        let of_one = url.as_str() == "Patient/p1" || json.contains("\"Patient/p1\"");
+        let last = url.as_str() == "Patient/p99";
+        match query {
+            ALL => true,
+            PATIENTS => url.starts_with("Patient"),
+            _ => of_one || last,
+        }
+    };
+    all.iter().filter(holds).map(|(url, json)| (url.clone(), json.clone())).collect()
+}
+
+const PATIENTS: &str = "/fhir/$export?_type=Patient";
+const GROUP: &str = "/fhir/Group/g/$export?_type=Patient,Observation";
+
+/// Streams of several queries, all level, then changes: each gets its own, once, in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_level_stream_gets_what_is_its_own() {
+    let bench = support::embedded();
+    let people = [1, 2].map(|n| put(&patient(n, "x"))).to_vec();
+    commit(bench.store.as_ref(), people).await;
+    commit(bench.store.as_ref(), vec![put(&group("g", &[1, 99]))]).await;
+    let app = App::start(bench.store.clone()).await;
+    let mut clients = Vec::new();
+    for query in [ALL, PATIENTS, GROUP].into_iter().cycle().take(30) {
+        let mut stream = EventStream::open(&app.url(query), None).await;
+        let mut replica = Replica::default();
+        stream.until("caught-up").await.iter().for_each(|event| replica.take(event));
+        clients.push((query, tokio::spawn(replicate(stream, replica))));
+    }
+    write_much(bench.store.clone()).await;
+    let all = contents(bench.store.as_ref(), &["Patient", "Observation"]).await;
+    for (query, client) in clients {
+        let replica = client.await.expect("a client");
+        assert_eq!(replica.copy, found(query, &all), "{query}");
+        assert_eq!(replica.resets, 0);
+    }
+}
+
+/// Asks by hand, reads up to some bytes, and then nothing.
+async fn silent(app: &App, query: &str, accept: &str, until: &[u8]) -> TcpStream {
+    let mut socket = TcpStream::connect(app.address).await.expect("a connection");
+    let request = format!("GET {query} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.expect("written");
+    let mut read = Vec::new();
+    while !read.windows(until.len()).any(|part| part == until) {
+        read.push(socket.read_u8().await.expect("an answer"));
+    }
+    socket
+}
+
+/// Reads on until the other side has ended the connection.
+async fn until_cut(mut socket: TcpStream) {
+    let mut part = vec![0; 1 << 16];
+    let cut = async { while matches!(socket.read(&mut part).await, Ok(1..)) {} };
+    tokio::time::timeout(PATIENCE, cut).await.expect("the connection ends");
+}
+
+/// Asks for a history of nothing until there is a place for it; it is free again afterwards.
+async fn once_free(app: &App) {
+    let nothing = app.url("/fhir/$export?_type=Group");
+    let again = async {
+        while client().get(&nothing).send().await.expect("an answer").status() != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("a place becomes free");
+}
+
+/// Who takes nothing is let go, while live, in the history and in NDJSON: its place is free.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_nothing_is_let_go() {
+    let bench = support::embedded();
+    let arguments = ["--write-deadline", "0.3", "--max-streams", "1"];
+    let app = App::with(bench.store.clone(), &arguments).await;
+    let stalled = silent(&app, PATIENTS, SSE, b"event: caught-up").await;
+    // More than the sockets between server and client hold.
+    for n in 0..24 {
+        let large = format!("{n} {}", "x".repeat(1 << 20));
+        commit(bench.store.as_ref(), vec![put(&patient(n, &large))]).await;
+    }
+    once_free(&app).await;
+    until_cut(stalled).await;
+    for accept in [SSE, NDJSON] {
+        let stalled = silent(&app, PATIENTS, accept, b"\"Patient\"").await;
+        once_free(&app).await;
+        until_cut(stalled).await;
+    }
+}
+
+const SSE: &str = "text/event-stream";
+const NDJSON: &str = "application/fhir+ndjson";
+
+async fn ask(app: &App, name: &str, value: &str) -> Response {
+    let request = client().get(app.url(ALL)).header(name, value);
+    tokio::time::timeout(PATIENCE, request.send()).await.expect("in time").expect("an answer")
+}
+
+async fn assert_refused(response: Response, status: u16) {
+    assert_eq!(response.status(), status);
+    assert!(response.headers().contains_key(header::RETRY_AFTER));
+    let text = response.text().await.expect("text");
+    let outcome: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(outcome["resourceType"], "OperationOutcome");
+    assert_eq!(outcome["issue"][0]["code"], "throttled");
+}
+
+/// A browser hears in the stream that there is no place, others by the status; whoever goes
+/// leaves a place.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_stream_more_than_there_may_be() {
+    let bench = support::embedded();
+    for (limit, status) in [("--max-streams", 503), ("--max-streams-per-address", 429)] {
+        let app = App::with(bench.store.clone(), &[limit, "1"]).await;
+        let first = silent(&app, ALL, SSE, b"event: caught-up").await;
+        let mut browser = EventStream::open(&app.url(ALL), None).await;
+        let event = browser.event().await.expect("a word");
+        assert_eq!((&*event.event, &*event.id), ("OperationOutcome", ""));
+        assert!(event.data.contains(limit), "{}", event.data);
+        assert!(matches!(browser.item().await, Some(Item::Retry(_))));
+        assert!(browser.item().await.is_none());
+        assert_refused(ask(&app, "Prefer", "respond-eventsource").await, status).await;
+        assert_refused(ask(&app, "Accept", NDJSON).await, status).await;
+        drop(first);
+        once_free(&app).await;
+    }
+}
+
+/// Histories wait for their turn, where the client can be kept waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_history_more_than_are_read_at_once() {
+    let bench = support::embedded();
+    for n in 0..24 {
+        let large = format!("{n} {}", "x".repeat(1 << 20));
+        commit(bench.store.as_ref(), vec![put(&patient(n, &large))]).await;
+    }
+    let app = App::with(bench.store.clone(), &["--max-scans", "1", "--keep-alive", "0.05"]).await;
+    let slow = silent(&app, PATIENTS, SSE, b"event: Patient").await;
+    let waiting = silent(&app, ALL, SSE, b": keep-alive").await;
+    assert_refused(ask(&app, "Accept", NDJSON).await, 503).await;
+    drop(slow);
+    let mut stream = EventStream::open(&app.url(PATIENTS), None).await;
+    drop(waiting);
+    stream.until("caught-up").await;
+}
+
+/// While streams end, whoever comes is told so and not turned away at the door.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_drains_tells_to_come_again() {
+    let bench = support::embedded();
+    let app = App::with(bench.store.clone(), &["--drain", "60"]).await;
+    let (url, ready) = (app.url(ALL), app.url("/readyz"));
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        let mut stream = EventStream::open(&url, None).await;
+        stream.until("caught-up").await;
+        streams.push(stream);
+    }
+    let stopping = tokio::spawn(app.stop());
+    while client().get(&ready).send().await.expect("an answer").status() == 200 {}
+    let mut late = EventStream::open(&url, None).await;
+    assert_eq!(late.event().await.expect("a word").event, "OperationOutcome");
+    assert!(matches!(late.item().await, Some(Item::Retry(_))));
+    drop(streams);
+    tokio::time::timeout(PATIENCE, stopping).await.expect("it stops").expect("it stops");
+}
