@@ -18,8 +18,9 @@ use crate::{
     store::ChangeKind,
 };
 
-/// How long a client's position may stand still while the log moves.
-const CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
+/// How long a client's position may stand still while the log moves: less than passes between
+/// two times that a stream at rest hears of it.
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(4);
 
 impl Session {
     pub(super) fn write_resource(
