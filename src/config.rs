@@ -110,11 +110,7 @@ pub struct LiveArgs {
 
 impl From<LiveArgs> for HubOptions {
     fn from(args: LiveArgs) -> Self {
-        Self {
-            ring_bytes: args.ring_bytes,
-            look_back: args.look_back,
-            readers: args.catch_ups,
-        }
+        Self { ring_bytes: args.ring_bytes, look_back: args.look_back, readers: args.catch_ups }
     }
 }
 

@@ -211,9 +211,8 @@ impl Board {
     fn next_start(&self, home: LogPosition) -> Option<LogPosition> {
         let (head, _) = self.waiting.values().next()?;
         let positions = self.waiting.values().map(|(position, _)| *position);
-        let near = |position: &LogPosition| {
-            is_near(head.time.saturating_sub(position.time), *head, home)
-        };
+        let near =
+            |position: &LogPosition| is_near(head.time.saturating_sub(position.time), *head, home);
         positions.filter(|position| position <= head).filter(near).min()
     }
 }
@@ -222,3 +221,7 @@ impl Board {
 fn is_near(distance: u64, position: LogPosition, home: LogPosition) -> bool {
     distance <= home.time.saturating_sub(position.time)
 }
+
+#[cfg(test)]
+#[path = "board_tests.rs"]
+mod tests;

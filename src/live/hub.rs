@@ -73,7 +73,7 @@ impl Hub {
             moved: watch::Sender::default(),
             told: watch::Sender::default(),
             heard: watch::Sender::default(),
-            lanes: Lanes::new(options.readers.saturating_sub(1)),
+            lanes: Lanes::new(options.readers.saturating_sub(1), options.ring_bytes),
             tasks,
             stop,
         });

@@ -23,7 +23,7 @@ use crate::{
     store::{ChangeBatch, StoreError, detached},
 };
 
-/// How many bytes of changes a lane holds for the streams that it carries.
+/// How many bytes of changes a lane holds at most for the streams that it carries.
 const LANE_BYTES: usize = 4 << 20;
 
 /// The lanes of one hub.
@@ -33,9 +33,9 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// At most `most` lanes at once, and at least one.
-    pub(super) fn new(most: usize) -> Self {
-        Self { board: Mutex::new(Board::new(most.max(1), LANE_BYTES)) }
+    /// At most `most` lanes at once, and at least one. None holds more than `bytes`.
+    pub(super) fn new(most: usize, bytes: usize) -> Self {
+        Self { board: Mutex::new(Board::new(most.max(1), bytes.min(LANE_BYTES))) }
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
