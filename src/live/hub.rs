@@ -10,14 +10,12 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
-use super::{entry::Page, follow::Follow, lanes::Lanes, reader::LogReader, ring::Ring};
+use super::{beat::Beat, entry::Page, follow::Follow, lanes::Lanes, reader::LogReader, ring::Ring};
 use crate::{
     position::LogPosition,
     store::{ChangeBatch, Store, StoreError, detached},
 };
 
-/// How often those who rest hear how far the log has come, if it moves without changes.
-const BEAT: Duration = Duration::from_secs(5);
 /// How long the tail pauses after a defect.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -45,7 +43,7 @@ impl Default for HubOptions {
 pub struct Hub {
     pub(super) store: Arc<dyn Store>,
     ring: RwLock<Ring>,
-    /// Changes have come; and about every [`BEAT`], if the log has moved on without any.
+    /// Changes have come, or it is time to hear how far the log has: see [`Beat`].
     moved: watch::Sender<()>,
     /// Anything is new: changes, how far the log has come, whether it rests.
     told: watch::Sender<()>,
@@ -120,7 +118,7 @@ impl Hub {
     /// The tail reads in a task of its own, since a driver's call must not be dropped half-way:
     /// `stop` is looked at between two reads.
     async fn tail(self: Arc<Self>) -> Result<(), StoreError> {
-        let mut beat = Instant::now();
+        let mut beat = Beat::new(Instant::now());
         let level = self.ring.read().unwrap_or_else(PoisonError::into_inner).level();
         let mut reader = LogReader::new(Arc::clone(&self.store), level);
         while !self.stop.is_cancelled() {
@@ -143,7 +141,7 @@ impl Hub {
     }
 
     /// Adds to the ring what the tail has read, and wakes those to whom it says something.
-    fn take_in(&self, batch: ChangeBatch, beat: &mut Instant) {
+    fn take_in(&self, batch: ChangeBatch, beat: &mut Beat) {
         counter!("fhirtail_changes_total").increment(batch.changes.len() as u64);
         let (changes, quiet) = (!batch.changes.is_empty(), batch.quiet);
         let (before, after) = self.change_ring(|ring| {
@@ -160,8 +158,7 @@ impl Hub {
         if news {
             self.told.send_replace(());
         }
-        if changes || (news && beat.elapsed() >= BEAT) {
-            *beat = Instant::now();
+        if beat.read(before.0 != after.0, Instant::now()) || changes {
             self.moved.send_replace(());
         }
     }

@@ -10,6 +10,7 @@
 //!          └──▶ reader ─▶ lane (a ring of its own) ──▶ ┘
 //! ```
 
+mod beat;
 mod board;
 mod entry;
 mod follow;
