@@ -144,21 +144,20 @@ impl Hub {
     fn take_in(&self, batch: ChangeBatch, beat: &mut Beat) {
         counter!("fhirtail_changes_total").increment(batch.changes.len() as u64);
         let (changes, quiet) = (!batch.changes.is_empty(), batch.quiet);
-        let (before, after) = self.change_ring(|ring| {
-            let before = (ring.level(), ring.quiet());
+        let (moved, rested) = self.change_ring(|ring| {
+            let (level, rested) = (ring.level(), ring.quiet());
             ring.push(batch);
-            (before, (ring.level(), ring.quiet()))
+            (ring.level() != level, rested)
         });
-        let news = changes || before != after;
         // A batch that says nothing at all is no word from the store: a reader gives it where
         // the store has not answered.
-        if news || quiet {
+        if changes || moved || quiet {
             self.heard.send_replace(Some(Instant::now()));
         }
-        if news {
+        if changes || moved || (quiet && !rested) {
             self.told.send_replace(());
         }
-        if beat.read(before.0 != after.0, Instant::now()) || changes {
+        if beat.read(moved, Instant::now()) || changes {
             self.moved.send_replace(());
         }
     }
