@@ -225,3 +225,20 @@ async fn a_tail_that_breaks_starts_again() {
     let late = EventStream::open(&app.url(QUERY), None).await.until("caught-up").await;
     assert_eq!(late.len(), 20 + 1);
 }
+
+/// A slot is free only once the server holds nothing open for who had it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_reader_leaves_no_change_stream_behind() {
+    let Some(bench) = support::mongo().await else { return };
+    write(bench.store.as_ref(), 3, 100).await;
+    let client = mongodb::Client::with_uri_str(&bench.name).await.expect("a client");
+    let database = client.default_database().expect("a database").name().to_owned();
+    let start = bench.store.head().await.expect("the log's end");
+    for _ in 0..10 {
+        let mut reader = bench.store.changes(start).await.expect("a reader");
+        reader.next().await.expect("a batch");
+        assert_eq!(mongod::change_streams(&client, &database).await, 1);
+        reader.close().await;
+        assert_eq!(mongod::change_streams(&client, &database).await, 0);
+    }
+}
