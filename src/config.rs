@@ -130,18 +130,15 @@ pub struct LiveArgs {
           value_parser = seconds)]
     pub look_back: Duration,
 
-    /// How many readers of the change log may be open at once for clients behind the ring
+    /// How many readers of the change log (MongoDB: change streams) may be open at once: one for
+    /// the ring, the others for clients behind it; never fewer than two
     #[arg(long, env = "FHIRTAIL_CATCH_UPS", default_value_t = 8, value_name = "N")]
     pub catch_ups: usize,
 }
 
 impl From<LiveArgs> for HubOptions {
     fn from(args: LiveArgs) -> Self {
-        Self {
-            ring_bytes: args.ring_bytes,
-            look_back: args.look_back,
-            private_readers: args.catch_ups.max(1),
-        }
+        Self { ring_bytes: args.ring_bytes, look_back: args.look_back, readers: args.catch_ups }
     }
 }
 

@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use crate::{
     fhir::{ResourceType, compartment},
+    live::Entry,
     plan::{Members, Plan, Scope},
-    store::{Before, Change, ChangeKind},
+    store::{Change, ChangeKind},
 };
 
 /// What a change means to a stream.
@@ -37,7 +38,11 @@ impl Filter<'_> {
         if !self.plan.is_restricted() {
             return true;
         }
-        let patients = compartment::patients_of(ty, id, json).unwrap_or_default();
+        self.is_theirs(&compartment::patients_of(ty, id, json).unwrap_or_default())
+    }
+
+    /// Whether what is in these patients' compartments is the stream's.
+    fn is_theirs(&self, patients: &[Box<str>]) -> bool {
         match self.members {
             None => !patients.is_empty(),
             Some(members) => patients.iter().any(|patient| members.contains(patient)),
@@ -46,11 +51,11 @@ impl Filter<'_> {
 
     /// What a change means to the stream.
     #[must_use]
-    pub fn verdict(&self, change: &Change) -> Verdict {
-        if let Some(why) = self.group_moved(change) {
+    pub fn verdict(&self, entry: &Entry) -> Verdict {
+        if let Some(why) = self.group_moved(&entry.change) {
             return Verdict::Reset(why);
         }
-        match &change.kind {
+        match &entry.change.kind {
             ChangeKind::Replaced { ty } if self.plan.type_set.contains(*ty) => {
                 Verdict::Reset(format!("all {ty} resources were dropped or replaced at once"))
             }
@@ -59,25 +64,23 @@ impl Filter<'_> {
             {
                 Verdict::Skip
             }
-            ChangeKind::Upsert { ty, id, json, .. } if self.holds(*ty, id, json) => Verdict::Upsert,
-            ChangeKind::Upsert { ty, id, before, .. }
-            | ChangeKind::Delete { ty, id, before, .. } => self.left(*ty, id, before),
+            ChangeKind::Upsert { .. } if self.holds_now(entry) => Verdict::Upsert,
+            ChangeKind::Upsert { ty, .. } | ChangeKind::Delete { ty, .. } => self.left(*ty, entry),
             ChangeKind::Replaced { .. } => Verdict::Skip,
         }
     }
 
+    fn holds_now(&self, entry: &Entry) -> bool {
+        !self.plan.is_restricted() || self.is_theirs(entry.patients())
+    }
+
     /// A resource is not the stream's any more. Was it?
-    fn left(&self, ty: ResourceType, id: &str, before: &Before) -> Verdict {
+    fn left(&self, ty: ResourceType, entry: &Entry) -> Verdict {
         if !self.plan.is_restricted() {
             return Verdict::Gone;
         }
-        let before = match before {
-            Before::Absent => return Verdict::Skip,
-            Before::Known(image) => (image.encode)(),
-            Before::Unknown => None,
-        };
-        match before {
-            Some(json) if self.holds(ty, id, &json) => Verdict::Gone,
+        match entry.patients_before() {
+            Some(patients) if self.is_theirs(patients) => Verdict::Gone,
             Some(_) => Verdict::Skip,
             None => Verdict::Reset(format!(
                 "a {ty} changed, and without its before-image nobody can tell whether it was in \

@@ -47,7 +47,9 @@ fn describe() {
     describe_gauge!("fhirtail_tail_silence_seconds", Unit::Seconds, "Since the tail last heard");
     describe_gauge!("fhirtail_ring_bytes", Unit::Bytes, "Bytes of changes in the ring");
     describe_gauge!("fhirtail_ring_changes", "Changes in the ring");
+    describe_counter!("fhirtail_tail_restarts_total", "Times a defect ended the tail");
     describe_gauge!("fhirtail_catch_ups", "Readers open for streams behind the ring");
+    describe_gauge!("fhirtail_catch_up_streams", "Streams that such readers carry");
     describe_gauge!("fhirtail_catch_ups_waiting", "Streams that wait for such a reader");
     describe_counter!("fhirtail_catch_ups_total", "Readers opened for streams behind the ring");
     describe_counter!("fhirtail_panics_total", "Defects met while answering");

@@ -4,11 +4,20 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
 
 use fhirtail::{
     client::sse::Item,
-    live::{Hub, HubOptions},
+    live::{Follow, Followed, Hub, HubOptions},
     position::Position,
 };
 use mongodb::bson::{Document, doc};
@@ -102,4 +111,72 @@ async fn a_log_that_does_not_answer_is_silent() {
         .await
         .expect("it does not answer");
     stop.cancel();
+}
+
+/// Counts how often a task is woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+/// Thousands of streams rest at a time: as long as nothing happens, none of them is woken, not
+/// even though the tail hears again and again that nothing does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_at_rest_is_not_woken() {
+    let bench = support::embedded();
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let hub = Hub::start(bench.store.clone(), HubOptions::default(), tasks, stop.clone());
+    let hub = hub.await.expect("a hub");
+    let mut follow = hub.follow(bench.store.head().await.expect("the log's end"));
+    for rests in [false, true] {
+        follow.rest(false);
+        until_it_rests(&mut follow).await;
+        follow.rest(rests);
+        let wakes = Arc::<Wakes>::default();
+        let waker = Waker::from(wakes.clone());
+        let mut context = Context::from_waker(&waker);
+        let mut next = pin!(follow.next());
+        assert!(next.as_mut().poll(&mut context).is_pending());
+        for _ in 0..3 {
+            heard_again(&hub).await;
+        }
+        assert_eq!(wakes.0.load(SeqCst), 0);
+        commit(bench.store.as_ref(), vec![put(&patient(1, &format!("{rests}")))]).await;
+        let woken = async {
+            while wakes.0.load(SeqCst) == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, woken).await.expect("it is woken");
+        let polled = next.as_mut().poll(&mut context);
+        assert!(matches!(polled, Poll::Ready(Ok(Followed::Change(_)))), "{polled:?}");
+    }
+    stop.cancel();
+}
+
+async fn until_it_rests(follow: &mut Follow) {
+    loop {
+        let next = timeout(PATIENCE, follow.next()).await.expect("in time");
+        if matches!(next, Ok(Followed::Level { quiet: true })) {
+            return;
+        }
+    }
+}
+
+/// Waits until the tail has heard from the store once more.
+async fn heard_again(hub: &Hub) {
+    let silence = || hub.silence().unwrap_or_default();
+    let mut before = silence();
+    loop {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let now = silence();
+        if now < before {
+            return;
+        }
+        before = now;
+    }
 }

@@ -82,7 +82,7 @@ impl Crowd {
                 Ok(()) => return,
                 // The crowd has gone home.
                 Err(mpsc::error::SendError(seat)) => {
-                    (direct, unsent) = (seat.leave(), Bytes::new())
+                    (direct, unsent) = (seat.leave(), Bytes::new());
                 }
             }
         }

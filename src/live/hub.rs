@@ -1,4 +1,4 @@
-//! The hub: one tail task per process, its ring, and the few readers for who is behind it.
+//! The hub: one tail task per process, its ring, and the few lanes for who is behind it.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -6,19 +6,18 @@ use std::{
 };
 
 use metrics::{counter, gauge};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
-use super::{
-    follow::Follow,
-    reader::LogReader,
-    ring::{Page, Ring},
-};
+use super::{beat::Beat, entry::Page, follow::Follow, lanes::Lanes, reader::LogReader, ring::Ring};
 use crate::{
     position::LogPosition,
-    store::{Store, StoreError},
+    store::{ChangeBatch, Store, StoreError, detached},
 };
+
+/// How long the tail pauses after a defect.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Sizes of the live part.
 #[derive(Debug, Clone, Copy)]
@@ -28,13 +27,14 @@ pub struct HubOptions {
     /// How far before its start the tail begins, so that a restart finds its returning clients
     /// within the ring.
     pub look_back: Duration,
-    /// How many private readers may be open at once.
-    pub private_readers: usize,
+    /// How many readers of the log may be open at once, the tail's included. There are always
+    /// the tail and one lane.
+    pub readers: usize,
 }
 
 impl Default for HubOptions {
     fn default() -> Self {
-        Self { ring_bytes: 32 << 20, look_back: Duration::from_secs(300), private_readers: 8 }
+        Self { ring_bytes: 32 << 20, look_back: Duration::from_secs(300), readers: 8 }
     }
 }
 
@@ -43,9 +43,12 @@ impl Default for HubOptions {
 pub struct Hub {
     pub(super) store: Arc<dyn Store>,
     ring: RwLock<Ring>,
+    /// Changes have come, or it is time to hear how far the log has: see [`Beat`].
     moved: watch::Sender<()>,
+    /// Anything is new: changes, how far the log has come, whether it rests.
+    told: watch::Sender<()>,
     heard: watch::Sender<Option<Instant>>,
-    pub(super) private: Arc<Semaphore>,
+    pub(super) lanes: Lanes,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }
@@ -66,19 +69,20 @@ impl Hub {
             store,
             ring: RwLock::new(Ring::new(start, options.ring_bytes)),
             moved: watch::Sender::default(),
+            told: watch::Sender::default(),
             heard: watch::Sender::default(),
-            private: Arc::new(Semaphore::new(options.private_readers)),
+            lanes: Lanes::new(options.readers.saturating_sub(1), options.ring_bytes),
             tasks,
             stop,
         });
-        hub.tasks.spawn(Arc::clone(&hub).tail(start));
+        hub.tasks.spawn(Arc::clone(&hub).keep_tail());
         Ok(hub)
     }
 
     /// Every change after the position.
     #[must_use]
     pub fn follow(self: &Arc<Self>, after: LogPosition) -> Follow {
-        Follow::new(Arc::clone(self), after, self.moved.subscribe())
+        Follow::new(Arc::clone(self), after, self.moved.subscribe(), self.told.subscribe())
     }
 
     /// Whether the ring reaches back to a position and has nothing after it.
@@ -112,40 +116,67 @@ impl Hub {
         self.ring.read().unwrap_or_else(PoisonError::into_inner).covers(after)
     }
 
+    pub(super) fn start_of_ring(&self) -> LogPosition {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).start()
+    }
+
+    /// Keeps the tail at work. A defect that ends it is told, and it starts again where the ring
+    /// ends. The ring begins there too: nothing is built upon what was left half done.
+    async fn keep_tail(self: Arc<Self>) {
+        while let Err(broken) = detached(Arc::clone(&self).tail()).await {
+            error!(%broken, "the tail broke off: it starts again");
+            counter!("fhirtail_tail_restarts_total").increment(1);
+            self.change_ring(|ring| ring.restart(ring.level()));
+            tokio::time::sleep(PAUSE).await;
+        }
+        info!("the tail has ended");
+    }
+
     /// The tail reads in a task of its own, since a driver's call must not be dropped half-way:
     /// `stop` is looked at between two reads.
-    async fn tail(self: Arc<Self>, start: LogPosition) {
-        let mut reader = LogReader::new(Arc::clone(&self.store), start);
+    async fn tail(self: Arc<Self>) -> Result<(), StoreError> {
+        let mut beat = Beat::new(Instant::now());
+        let level = self.ring.read().unwrap_or_else(PoisonError::into_inner).level();
+        let mut reader = LogReader::new(Arc::clone(&self.store), level);
         while !self.stop.is_cancelled() {
             let read = reader.next(|_| counter!("fhirtail_tail_failures_total").increment(1));
             match read.await {
-                Ok(batch) => {
-                    counter!("fhirtail_changes_total").increment(batch.changes.len() as u64);
-                    let news = self.change_ring(|ring| {
-                        let before = ring.level();
-                        let told = !batch.changes.is_empty() || batch.quiet;
-                        ring.push(batch);
-                        told || ring.level() != before
-                    });
-                    // A batch that says nothing at all is no word from the store: a reader gives
-                    // it where the store has not answered.
-                    if news {
-                        self.heard.send_replace(Some(Instant::now()));
-                        self.moved.send_replace(());
-                    }
-                }
+                Ok(batch) => self.take_in(batch, &mut beat),
                 Err(lost) => {
                     error!(%lost, "the change log was lost: every stream starts over");
                     counter!("fhirtail_log_lost_total").increment(1);
                     if let Some(head) = self.head().await {
                         self.change_ring(|ring| ring.restart(head));
                         self.moved.send_replace(());
+                        self.told.send_replace(());
                         reader = LogReader::new(Arc::clone(&self.store), head);
                     }
                 }
             }
         }
-        info!("the tail has ended");
+        Ok(())
+    }
+
+    /// Adds to the ring what the tail has read, and wakes those to whom it says something.
+    fn take_in(&self, batch: ChangeBatch, beat: &mut Beat) {
+        counter!("fhirtail_changes_total").increment(batch.changes.len() as u64);
+        let (changes, quiet) = (!batch.changes.is_empty(), batch.quiet);
+        let (moved, rested) = self.change_ring(|ring| {
+            let (level, rested) = (ring.level(), ring.quiet());
+            ring.push(batch);
+            (ring.level() != level, rested)
+        });
+        // A batch that says nothing at all is no word from the store: a reader gives it where
+        // the store has not answered.
+        if changes || moved || quiet {
+            self.heard.send_replace(Some(Instant::now()));
+        }
+        if changes || moved || (quiet && !rested) {
+            self.told.send_replace(());
+        }
+        if beat.read(moved, Instant::now()) || changes {
+            self.moved.send_replace(());
+        }
     }
 
     fn change_ring<T>(&self, change: impl FnOnce(&mut Ring) -> T) -> T {

@@ -25,6 +25,18 @@ impl LogReader {
         Self { store, position, open: None }
     }
 
+    /// All up to here is read.
+    pub(super) fn position(&self) -> LogPosition {
+        self.position
+    }
+
+    /// Ends the reading. The store then holds nothing open for it.
+    pub(super) async fn close(self) {
+        if let Some(open) = self.open {
+            open.close().await;
+        }
+    }
+
     /// The next changes, however long the store is away. `lost` hears of each failed try.
     ///
     /// Not cancel-safe: for tasks that do nothing else.

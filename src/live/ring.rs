@@ -1,78 +1,9 @@
-//! The ring: the last changes of the log, bounded by bytes, each written as a frame once. Pure.
+//! The ring: consecutive changes of the log, the last ones read, bounded by bytes. Pure.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::VecDeque, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
-
-use crate::{
-    frame::Format,
-    position::{Epoch, LogPosition, Position},
-    store::{Change, ChangeBatch, ChangeKind},
-};
-
-/// A change with its frame, shared by all streams that carry it.
-#[derive(Debug)]
-pub struct Entry {
-    /// The change.
-    pub change: Change,
-    frame: OnceLock<Bytes>,
-}
-
-impl Entry {
-    /// A change whose frame is not yet written.
-    #[must_use]
-    pub fn new(change: Change) -> Arc<Self> {
-        Arc::new(Self { change, frame: OnceLock::new() })
-    }
-
-    /// The SSE frame of a live stream without members in its positions: written on first
-    /// demand. Empty for changes that are no resource's.
-    pub fn frame(&self, epoch: Epoch) -> &Bytes {
-        self.frame.get_or_init(|| {
-            let mut out = BytesMut::new();
-            let log = self.change.position;
-            let id = Position { epoch, log, members: None, scan: None }.to_string();
-            self.write(Format::Sse, &mut out, &id);
-            out.freeze()
-        })
-    }
-
-    /// Writes the change as what it is: an upsert as its resource, a deletion as `deleted`.
-    pub fn write(&self, format: Format, out: &mut BytesMut, id: &str) {
-        match &self.change.kind {
-            ChangeKind::Upsert { ty, json, .. } => format.resource(out, *ty, id, json),
-            ChangeKind::Delete { ty, id: resource, .. } => format.deleted(out, *ty, resource, id),
-            ChangeKind::Replaced { .. } => {}
-        }
-    }
-
-    /// About how many bytes the ring holds for this entry.
-    fn weight(&self) -> usize {
-        const OVERHEAD: usize = 256;
-        match &self.change.kind {
-            // The text and, once written, its frame.
-            ChangeKind::Upsert { json, before, .. } => OVERHEAD + 2 * json.len() + before.weight(),
-            ChangeKind::Delete { before, .. } => OVERHEAD + before.weight(),
-            ChangeKind::Replaced { .. } => OVERHEAD,
-        }
-    }
-}
-
-/// Some changes in commit order, and how far they reach.
-#[derive(Debug, Default)]
-pub struct Page {
-    /// The changes.
-    pub entries: Vec<Arc<Entry>>,
-    /// With them, everything before this is delivered.
-    pub level: LogPosition,
-    /// The log ended there when it was last read.
-    pub quiet: bool,
-    /// More is at hand.
-    pub more: bool,
-}
+use super::entry::{Entry, Page};
+use crate::{position::LogPosition, store::ChangeBatch};
 
 /// The last changes of the log.
 #[derive(Debug)]
@@ -92,20 +23,55 @@ impl Ring {
         Self { entries, bytes: 0, capacity, start, level: start, quiet: false }
     }
 
-    /// Adds what the tail has read; the oldest changes make room.
+    /// Adds what has been read; the oldest changes make room.
     pub(super) fn push(&mut self, batch: ChangeBatch) {
-        for change in batch.changes {
-            let entry = Entry::new(change);
-            self.bytes += entry.weight();
-            self.entries.push_back(entry);
-        }
-        while self.bytes > self.capacity && self.entries.len() > 1 {
-            let Some(oldest) = self.entries.pop_front() else { break };
+        batch.changes.into_iter().map(Entry::new).for_each(|entry| self.add(entry));
+        self.reach(batch.level, batch.quiet);
+    }
+
+    /// Adds the next change. All changes of one place belong together: the others are to follow
+    /// before anyone reads.
+    pub(super) fn add(&mut self, entry: Arc<Entry>) {
+        let last = entry.change.position;
+        self.bytes += entry.weight();
+        self.entries.push_back(entry);
+        while self.bytes > self.capacity
+            && let Some(oldest) = self.entries.pop_front_if(|entry| entry.change.position < last)
+        {
             self.bytes -= oldest.weight();
             self.start = oldest.change.position;
         }
-        self.level = self.level.max(batch.level);
-        self.quiet = batch.quiet;
+        self.reach(last, false);
+    }
+
+    /// All changes up to `level` are in.
+    pub(super) fn reach(&mut self, level: LogPosition, quiet: bool) {
+        self.level = self.level.max(level);
+        self.quiet = quiet;
+    }
+
+    /// Where the ring would start with `bytes` more in it.
+    pub(super) fn start_with(&self, bytes: usize) -> LogPosition {
+        let mut too_many = (self.bytes + bytes).saturating_sub(self.capacity);
+        let mut start = self.start;
+        for oldest in &self.entries {
+            if too_many == 0 {
+                break;
+            }
+            too_many = too_many.saturating_sub(oldest.weight());
+            start = oldest.change.position;
+        }
+        start
+    }
+
+    /// Where the older half of its bytes ends.
+    pub(super) fn middle(&self) -> LogPosition {
+        let mut bytes = 0;
+        let mut older = self.entries.iter().skip_while(|entry| {
+            bytes += entry.weight();
+            2 * bytes < self.bytes
+        });
+        older.next().map_or(self.level, |entry| entry.change.position)
     }
 
     /// Forgets everything: the log was lost, and goes on at `start`.
@@ -156,8 +122,20 @@ impl Ring {
         position >= self.start && position >= newest
     }
 
+    pub(super) fn start(&self) -> LogPosition {
+        self.start
+    }
+
     pub(super) fn level(&self) -> LogPosition {
         self.level
+    }
+
+    pub(super) fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -171,10 +149,12 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::{
         fhir::ResourceType,
-        store::{Before, DocId, Image},
+        store::{Before, Change, ChangeKind, DocId, Image},
     };
 
     fn deletion(time: u64, image: usize) -> Change {

@@ -40,7 +40,7 @@ impl Voice {
         let filter = Filter { plan: &self.plan, members: self.members.as_ref() };
         let mut spoken = Spoken { events: 0, end: after, starts_over: false };
         for entry in &page.entries {
-            match filter.verdict(&entry.change) {
+            match filter.verdict(entry) {
                 Verdict::Skip => {}
                 Verdict::Reset(_) => return Spoken { starts_over: true, ..spoken },
                 verdict => {

@@ -28,10 +28,11 @@ impl Session {
             self.ahead = 0;
             goal = Some(end);
         }
+        follow.rest(goal.is_none());
         while self.out.len() < CHUNK_BYTES {
             match follow.next().await {
                 Ok(Followed::Change(entry)) => {
-                    let verdict = self.filter().verdict(&entry.change);
+                    let verdict = self.filter().verdict(&entry);
                     if !self.write_change(&entry, verdict, None)? {
                         return Ok(());
                     }

@@ -21,7 +21,7 @@ impl Session {
         while self.out.len() < CHUNK_BYTES {
             let quiet = match follow.next().await {
                 Ok(Followed::Change(entry)) if entry.change.position < end => {
-                    let live = self.filter().verdict(&entry.change);
+                    let live = self.filter().verdict(&entry);
                     let verdict = cursor.replay(&self.plan, &entry.change, live);
                     let scan = self.scan_position(cursor.clone());
                     if !self.write_change(&entry, verdict, Some(scan))? {

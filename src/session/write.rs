@@ -19,8 +19,9 @@ use crate::{
     store::ChangeKind,
 };
 
-/// How long a client's position may stand still while the log moves.
-pub(crate) const CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
+/// How long a client's position may stand still while the log moves: less than passes between
+/// two times that a stream at rest hears of it.
+pub(crate) const CHECKPOINT_AFTER: Duration = Duration::from_secs(4);
 
 /// Writes a change that moves the client to `position`: as what it is, or, to a stream that the
 /// resource has left, as a deletion.

@@ -222,6 +222,10 @@ pub struct Scanned {
 pub trait Changes: Send {
     /// The next changes. Returns within about a second even if there are none.
     async fn next(&mut self) -> Result<ChangeBatch, StoreError>;
+
+    /// Ends the reading, and returns once the store holds nothing open for it: who counts open
+    /// readers waits for that. A reader that is only dropped ends a little later.
+    async fn close(self: Box<Self>);
 }
 
 /// What one read of the log gave.

@@ -10,6 +10,7 @@ pub mod mongod;
 pub mod process;
 pub mod replica;
 pub mod stream;
+pub mod watched;
 pub mod writes;
 
 #[allow(unused_imports, reason = "not every test file serves")]

@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::TryStreamExt;
 use mongodb::{
     Client,
     bson::{Document, doc},
@@ -247,4 +248,19 @@ impl Standalone {
     pub fn start(args: &[&str]) -> Option<Self> {
         Some(Self { node: Node::start(&binary()?, args) })
     }
+}
+
+/// How many change streams are open on a database.
+pub async fn change_streams(client: &Client, database: &str) -> usize {
+    let cursors = [
+        doc! {"$currentOp": {"allUsers": true, "idleCursors": true}},
+        doc! {"$match": {
+            "cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": true},
+            "cursor.originatingCommand.$db": database,
+        }},
+        // One that begins or ends to work meanwhile may be listed at rest and at work.
+        doc! {"$group": {"_id": "$cursor.cursorId"}},
+    ];
+    let found = client.database("admin").aggregate(cursors).await.expect("cursors");
+    found.try_collect::<Vec<_>>().await.expect("cursors").len()
 }

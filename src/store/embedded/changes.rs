@@ -77,6 +77,9 @@ impl Changes for EmbeddedChanges {
         self.idle = batch.quiet;
         Ok(batch)
     }
+
+    // Between two reads nothing is open.
+    async fn close(self: Box<Self>) {}
 }
 
 /// The sequence numbers that the log holds, as of the transaction.

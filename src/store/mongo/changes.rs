@@ -13,7 +13,8 @@ use mongodb::{
     options::RunCursorCommandOptions,
     raw_batch_cursor::{RawBatch, RawBatchCursor},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tracing::debug;
 
 use super::{
     Shared, errors,
@@ -40,6 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Reader {
     batches: mpsc::Receiver<Result<ChangeBatch, StoreError>>,
     level: LogPosition,
+    task: JoinHandle<()>,
 }
 
 impl Reader {
@@ -48,8 +50,8 @@ impl Reader {
         shared.freshen_catalog().await?;
         let tail = Tail::open(shared, after).await?;
         let (sender, batches) = mpsc::channel(1);
-        tokio::spawn(tail.run(sender));
-        Ok(Self { batches, level: after })
+        let task = tokio::spawn(tail.run(sender));
+        Ok(Self { batches, level: after, task })
     }
 
     /// Whether the log honours a position.
@@ -71,12 +73,20 @@ impl Changes for Reader {
             Err(_) => Ok(ChangeBatch { changes: Vec::new(), level: self.level, quiet: false }),
         }
     }
+
+    async fn close(self: Box<Self>) {
+        drop(self.batches);
+        // A task that broke has told so by its channel.
+        drop(self.task.await);
+    }
 }
 
 /// The task: a cursor, and how far it has come.
 struct Tail {
     shared: Arc<Shared>,
     cursor: RawBatchCursor,
+    /// The cursor's number on the server; 0: it is not known yet, or over.
+    id: i64,
     /// Events up to here are not for the reader.
     after: LogPosition,
     /// The place of the last event.
@@ -102,6 +112,7 @@ impl Tail {
         Ok(Self {
             shared,
             cursor,
+            id: 0,
             after,
             at,
             level: after,
@@ -116,8 +127,22 @@ impl Tail {
         while batches.reserve().await.is_ok() {
             let batch = self.read().await;
             let ends = batch.is_err();
-            if batches.send(batch).await.is_err() || ends {
+            if batches.send(batch).await.is_err() {
+                break;
+            }
+            if ends {
                 return;
+            }
+        }
+        self.end().await;
+    }
+
+    /// Ends the server's cursor now. The driver does so too, at a time of its own.
+    async fn end(self) {
+        if self.id != 0 {
+            let command = doc! {"killCursors": "$cmd.aggregate", "cursors": [self.id]};
+            if let Err(error) = self.shared.db.run_command(command).await {
+                debug!(%error, "a change stream is left to the server to end");
             }
         }
     }
@@ -208,10 +233,12 @@ impl Tail {
 
     fn advance(&mut self, reply: &RawBatch) {
         self.level = self.level.max(self.at);
-        let mark = Elements::of(reply.as_raw_document().as_bytes())
+        let cursor = Elements::of(reply.as_raw_document().as_bytes())
             .ok()
-            .and_then(|reply| reply.find("cursor"))
-            .and_then(|cursor| cursor.document()?.find("postBatchResumeToken"))
+            .and_then(|reply| reply.find("cursor"));
+        let member = |name| cursor.as_ref().and_then(|cursor| cursor.document()?.find(name));
+        self.id = member("id").and_then(|id: Element<'_>| id.integer()).unwrap_or_default();
+        let mark = member("postBatchResumeToken")
             .and_then(|token: Element<'_>| token_time(token.document()?));
         if let (true, Some(mark)) = (self.tokens_hold, mark) {
             self.level = self.level.max(LogPosition::before(mark));
