@@ -1,0 +1,200 @@
+//! A reconnect storm: thousands of clients go on at once, from positions all over the ring and
+//! before it, while changes flow and others are well connected.
+
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use futures_util::TryStreamExt;
+use mongodb::{
+    Client, Collection,
+    bson::{Bson, Document, doc},
+};
+use tempfile::TempDir;
+
+use crate::{
+    crowd::{Crowd, Quantiles, Spec},
+    lab::{Lab, Server, observations},
+    proc,
+    table::{Table, Target},
+    write::{self, Writer},
+};
+
+/// How many clients stay connected meanwhile.
+const STEADY: usize = 100;
+
+/// How many change streams may be open at once.
+const CHANGE_STREAMS: f64 = 8.0;
+
+pub(crate) async fn measure(lab: &Lab, table: &mut Table) -> Result<()> {
+    let sizes = &lab.sizes;
+    let database = lab.database().await?;
+    let ring_bytes = sizes.storm_ring.to_string();
+    let server = lab.serve(&database, &["--ring-bytes", &ring_bytes]).await?;
+    let folder = tempfile::tempdir()?;
+    let into = observations(&database);
+    let (log, next) = write_log(lab, &server, &into, &folder).await?;
+    let in_ring = server.metric("fhirtail_ring_changes").await?.context("the ring's metric")?;
+    let in_ring = (in_ring as usize).min(log.len());
+
+    eprintln!("storm: {STEADY} well-connected clients, calm");
+    let last = resume_file(&folder, "steady", log.iter().rev().take(1).cycle().take(STEADY))?;
+    let steady = Spec { net: 2, resume: Some(last), ..Spec::of(server.address, STEADY) };
+    let mut steady = Crowd::gather(&steady).await?;
+    let time = Duration::from_secs(sizes.seconds);
+    let written = write::paced(&into, next, sizes.rate, time).await?;
+    steady.changes(written.next).await?;
+    let calm = steady.times(&written.delays).await?.commit;
+
+    eprintln!("storm: {} clients go on at once", sizes.storm_streams);
+    let positions = resume_file(&folder, "storm", spread(&log, in_ring, sizes.storm_streams))?;
+    proc::forget_peak(server.pid)?;
+    let writer = Writer::start(into, written.next, sizes.rate);
+    let census = Census::start(lab.client());
+    let storm = Spec {
+        resume: Some(positions),
+        until_level: false,
+        at_once: 1000,
+        timed: false,
+        ..Spec::of(server.address, sizes.storm_streams)
+    };
+    let mut storm = Crowd::start(&storm)?;
+    let level = storm.level().await?;
+    let most = census.stop().await?;
+    let written = writer.stop().await?;
+    let report = storm.changes(written.next).await?;
+    table.check_order("storm", &level);
+    table.check_order("storm", &report);
+    table.check_order("storm, well connected", &steady.changes(written.next).await?);
+    let during = steady.times(&written.delays).await?.commit;
+    let peak_mb = proc::peak(server.pid)? / 1024.0;
+
+    let before = log.len() - in_ring;
+    let streams = sizes.storm_streams;
+    table.section(format!(
+        "storm: {streams} clients, {in_ring} changes in the ring, {before} before"
+    ));
+    let caught_up = level.level as f64;
+    table.figure("caught up", caught_up, "clients", Target::AtLeast(streams as f64));
+    table.figure("  after", level.level_after, "s", Target::None);
+    table.figure("  of which fell behind", level.behind as f64, "times", Target::None);
+    table.figure("sent", report.bytes as f64 / 1e6, "MB", Target::None);
+    let bound = Target::AtMost(CHANGE_STREAMS);
+    table.figure("most change streams open, the tail's among them", most as f64, "", bound);
+    latencies(table, during, calm);
+    table.figure("the server's peak RSS", peak_mb, "MB", Target::None);
+    drop((storm, steady, server));
+    Ok(database.drop().await?)
+}
+
+fn latencies(table: &mut Table, during: Quantiles, calm: Quantiles) {
+    let beside = (calm.p99, "calm");
+    let bound = Target::AtMost(3.0);
+    table.ratio("well connected: commit to client, p99", (during.p99, "ms"), beside, bound);
+    let beside = (calm.p50, "calm");
+    table.ratio("well connected: commit to client, p50", (during.p50, "ms"), beside, Target::None);
+}
+
+/// Writes what the storm's clients missed. Gives a line per change (the number of the next one,
+/// and the id after it), and the next change's number.
+async fn write_log(
+    lab: &Lab,
+    server: &Server,
+    into: &Collection<Document>,
+    folder: &TempDir,
+) -> Result<(Vec<String>, u32)> {
+    let (changes, rate) = (lab.sizes.storm_changes, lab.sizes.storm_rate);
+    eprintln!("storm: writing {changes} changes at {rate}/s");
+    let file = folder.path().join("log");
+    let follower = Spec { log: Some(file.clone()), timed: false, ..Spec::of(server.address, 1) };
+    let mut follower = Crowd::gather(&follower).await?;
+    let time = Duration::from_secs_f64(f64::from(changes) / rate);
+    let written = write::paced(into, 0, rate, time).await?;
+    let report = follower.changes(written.next).await?;
+    ensure!(report.missing == 0, "the follower lacks changes: {report:?}");
+    let log: Vec<String> = fs::read_to_string(file)?.lines().map(str::to_owned).collect();
+    ensure!(log.len() == written.next as usize, "the follower's log is short");
+    Ok((log, written.next))
+}
+
+/// Half of the clients from all over the ring, half from all over what is before it.
+fn spread(log: &[String], in_ring: usize, clients: usize) -> impl Iterator<Item = &String> {
+    let (before, ring) = log.split_at(log.len() - in_ring);
+    let older = if before.is_empty() { 0 } else { clients / 2 };
+    let evenly = |lines, count: usize| {
+        let lines: &[String] = lines;
+        (0..count).map(move |index| &lines[index * lines.len() / count])
+    };
+    evenly(before, older).chain(evenly(ring, clients - older))
+}
+
+fn resume_file<'l>(
+    folder: &TempDir,
+    name: &str,
+    lines: impl Iterator<Item = &'l String>,
+) -> Result<PathBuf> {
+    let file: &Path = &folder.path().join(name);
+    let lines: Vec<&str> = lines.map(String::as_str).collect();
+    fs::write(file, lines.join("\n"))?;
+    Ok(file.to_owned())
+}
+
+/// Counts the change streams that are open, again and again.
+struct Census {
+    stop: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<Result<usize>>,
+}
+
+impl Census {
+    fn start(client: Client) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let task = tokio::spawn(async move {
+            let mut most = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                most = most.max(open_change_streams(&client).await?);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Ok(most)
+        });
+        Self { stop, task }
+    }
+
+    /// The most there were at any time.
+    async fn stop(self) -> Result<usize> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await?
+    }
+}
+
+async fn open_change_streams(client: &Client) -> Result<usize> {
+    let all = doc! {"$currentOp": {"idleCursors": true, "allUsers": true}};
+    let operations = client.database("admin").aggregate([all]).await?;
+    let operations: Vec<Document> = operations.try_collect().await?;
+    let open = operations.iter().filter_map(change_stream).collect::<HashSet<_>>();
+    Ok(open.len())
+}
+
+/// What tells an operation's change stream from others, if it has one: its cursor, or, before it
+/// has one, the operation itself.
+fn change_stream(operation: &Document) -> Option<String> {
+    let is_one = |command: &Document| {
+        let stages = command.get_array("pipeline").ok()?;
+        let first = stages.first().and_then(Bson::as_document)?;
+        first.contains_key("$changeStream").then_some(())
+    };
+    if let Ok(cursor) = operation.get_document("cursor") {
+        is_one(cursor.get_document("originatingCommand").ok()?)?;
+        return Some(format!("{:?}", cursor.get("cursorId")));
+    }
+    is_one(operation.get_document("command").ok()?)?;
+    Some(format!("{:?}", operation.get("opid")))
+}
