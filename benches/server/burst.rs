@@ -30,12 +30,18 @@ pub(crate) async fn measure(lab: &Lab, table: &mut Table) -> Result<()> {
     database.drop().await?;
     let load = Load { streams, events, rate: None };
     let floor = peers::floor(table, load).await?;
+    // Its clients find several events at each look; paced, each event wakes each of them.
+    let few = (lab.sizes.rate * lab.sizes.seconds as f64) as u32;
+    let pace = Load { events: few, rate: Some(lab.sizes.rate), ..load };
+    let paced = peers::floor(table, pace).await?;
     let nchan = peers::nchan(lab, table, load).await?;
 
     table.section(format!("burst: {events} changes to {streams} streams"));
     let beside = (floor.each_us, "floor");
     let bound = Target::AtMost(0.25);
     table.ratio("CPU per delivered event", (each_us, "µs"), beside, bound);
+    let same = "  the same, against the floor paced";
+    table.ratio(same, (each_us, "µs"), (paced.each_us, "floor"), bound);
     table.ratio(
         "first to last arrival",
         (times.span, "s"),

@@ -60,7 +60,7 @@ pub(crate) async fn measure(lab: &Lab, table: &mut Table) -> Result<()> {
         eprintln!("history: round {round}");
         raw.push(cursor::read(&spec(false)).await?);
         by_id.push(cursor::read(&spec(true)).await?);
-        let sent = send(lab, &server, |server| ndjson_by_curl(server)).await?;
+        let sent = send(lab, &server, ndjson_by_curl).await?;
         let bytes = sent.bytes;
         ndjson.push(sent);
         sse.push(send(lab, &server, |server| sse_by_curl(server, bytes)).await?);
@@ -198,7 +198,8 @@ fn sent_rows(table: &mut Table, name: &str, sent: &Medians, raw: f64, share: f64
 
 fn first_bytes(lab: &Lab, server: &Server, table: &mut Table) -> Result<()> {
     let times = (0..lab.sizes.rounds.max(3)).map(|_| {
-        let curl = curl(server, NDJSON, &["-r", "0-0", "-w", "%{time_starttransfer}"]).output()?;
+        let curl =
+            curl(server, NDJSON, &["--max-time", "1", "-w", "%{time_starttransfer}"]).output()?;
         Ok(String::from_utf8(curl.stdout)?.parse::<f64>()? * 1e3)
     });
     let time = median(times.collect::<Result<_>>()?);

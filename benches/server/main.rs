@@ -12,7 +12,7 @@
 
 use std::{io::Write, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 
 mod burst;
@@ -121,7 +121,7 @@ pub(crate) struct Sizes {
     #[arg(long, default_value_t = 1_000)]
     stalled_streams: usize,
     /// stalled: changes a second
-    #[arg(long, default_value_t = 200.0)]
+    #[arg(long, default_value_t = 50.0)]
     stalled_rate: f64,
     /// stalled: the server's write deadline (seconds), where not its own default
     #[arg(long)]
@@ -160,8 +160,8 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let cli = Cli::parse();
-    raise_limit()?;
     let sizes = if cli.quick { cli.sizes.quick() } else { cli.sizes };
+    raise_limit(&sizes)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(measure(&cli.what, sizes))
 }
@@ -176,12 +176,12 @@ fn play(name: &str, spec: &str) -> Result<()> {
 }
 
 /// Lets this process and all it starts open as many files as the streams need.
-fn raise_limit() -> Result<()> {
-    const FILES: u64 = 60_000;
-    if rlimit::setrlimit(rlimit::Resource::NOFILE, FILES, FILES).is_err() {
-        let files = rlimit::increase_nofile_limit(FILES).context("the limit of open files")?;
-        eprintln!("no more than {files} files may be open: so many streams fail");
-    }
+fn raise_limit(sizes: &Sizes) -> Result<()> {
+    const BESIDE: u64 = 1_000;
+    let most = sizes.streams.iter().chain(&sizes.idle_streams).max().copied().unwrap_or(0);
+    let needed = u64::try_from(most.max(sizes.storm_streams).max(sizes.mongod_streams))? + BESIDE;
+    let files = rlimit::increase_nofile_limit(u64::MAX).context("the limit of open files")?;
+    ensure!(files >= needed, "{needed} files are to be open, and only {files} may be: ulimit -Hn");
     Ok(())
 }
 

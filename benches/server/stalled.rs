@@ -4,9 +4,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use mongodb::{Collection, bson::Document};
 
 use crate::{
-    crowd::{Crowd, Spec},
+    Sizes,
+    crowd::{Crowd, Quantiles, Spec},
     lab::{Lab, REST, Server, observations},
     proc,
     table::{Table, Target},
@@ -29,61 +31,83 @@ struct Reaping {
     /// to the last of them being gone.
     full_after: f64,
     gone_after: f64,
+    /// The most bytes that waited in the server's side of their sockets, in MB: the kernel's
+    /// memory, not the server's.
+    waiting_mb: f64,
     peak_mb: f64,
 }
 
-pub(crate) async fn measure(lab: &Lab, table: &mut Table) -> Result<()> {
-    let sizes = &lab.sizes;
-    let database = lab.database().await?;
-    let deadline = sizes.write_deadline.map(|seconds| seconds.to_string());
-    let arguments: Vec<&str> =
-        deadline.iter().flat_map(|seconds| ["--write-deadline", seconds]).collect();
-    let deadline = sizes.write_deadline.unwrap_or(DEADLINE);
-    let server = lab.serve(&database, &arguments).await?;
-    let into = observations(&database);
+/// What was seen meanwhile.
+struct Figures {
+    reaping: Reaping,
+    before_mb: f64,
+    after_mb: f64,
+    calm: Quantiles,
+    during: Quantiles,
+}
 
+pub(crate) async fn measure(lab: &Lab, table: &mut Table) -> Result<()> {
+    let database = lab.database().await?;
+    let given = lab.sizes.write_deadline.map(|seconds| seconds.to_string());
+    let arguments: Vec<&str> =
+        given.iter().flat_map(|seconds| ["--write-deadline", seconds]).collect();
+    let server = lab.serve(&database, &arguments).await?;
+    let deadline = lab.sizes.write_deadline.unwrap_or(DEADLINE);
+    let figures = stall(lab, table, &server, &observations(&database), deadline).await?;
+    drop(server);
+    database.drop().await?;
+    rows(lab, table, &figures, deadline);
+    Ok(())
+}
+
+async fn stall(
+    lab: &Lab,
+    table: &mut Table,
+    server: &Server,
+    into: &Collection<Document>,
+    deadline: f64,
+) -> Result<Figures> {
+    let Sizes { stalled_rate: rate, stalled_streams: streams, seconds, .. } = lab.sizes;
     eprintln!("stalled: {STEADY} clients that read, calm");
     let steady = Spec { net: 2, ..Spec::of(server.address, STEADY) };
     let mut steady = Crowd::gather(&steady).await?;
-    let time = Duration::from_secs(sizes.seconds);
-    let written = write::paced(&into, 0, sizes.stalled_rate, time).await?;
+    let written = write::paced(into, 0, rate, Duration::from_secs(seconds)).await?;
     steady.changes(written.next).await?;
     let calm = steady.times(&written.delays).await?.commit;
 
-    let streams = sizes.stalled_streams;
     eprintln!("stalled: {streams} clients that stop reading");
-    let stalled =
-        Spec { net: STALLED_NET, stall: true, timed: false, ..Spec::of(server.address, streams) };
-    let stalled = Crowd::gather(&stalled).await?;
+    // They go on from no position: what was written so far, they read.
+    let spec = Spec { stall: true, timed: false, ..Spec::of(server.address, streams) };
+    let stalled = Crowd::gather(&Spec { net: STALLED_NET, ..spec }).await?;
     tokio::time::sleep(REST).await;
     let before_mb = proc::rss(server.pid)? / 1024.0;
-    let writer = Writer::start(into, written.next, sizes.stalled_rate);
-    let reaping = watch(&server, streams, deadline).await?;
+    let writer = Writer::start(into.clone(), written.next, rate);
+    let reaping = watch(server, streams, deadline).await?;
     let written = writer.stop().await?;
     table.check_order("stalled, those that read", &steady.changes(written.next).await?);
     let during = steady.times(&written.delays).await?.commit;
     tokio::time::sleep(REST).await;
     let after_mb = proc::rss(server.pid)? / 1024.0;
-    drop((stalled, steady, server));
-    database.drop().await?;
+    drop(stalled);
+    Ok(Figures { reaping, before_mb, after_mb, calm, during })
+}
 
-    table.section(format!("stalled: {streams} clients, {} events/s", sizes.stalled_rate));
-    table.figure("RSS before", before_mb, "MB", Target::None);
-    table.ratio(
-        "RSS while they are stalled, at most",
-        (reaping.peak_mb, "MB"),
-        (before_mb, "before"),
-        Target::None,
-    );
-    table.ratio("RSS after", (after_mb, "MB"), (before_mb, "before"), Target::None);
+fn rows(lab: &Lab, table: &mut Table, figures: &Figures, deadline: f64) {
+    let Figures { reaping, before_mb, after_mb, calm, during } = figures;
+    let Sizes { stalled_rate: rate, stalled_streams: streams, .. } = lab.sizes;
+    table.section(format!("stalled: {streams} clients that stop reading, {rate} events/s"));
+    table.figure("RSS before", *before_mb, "MB", Target::None);
+    let beside = (*before_mb, "before");
+    table.ratio("RSS meanwhile, at most", (reaping.peak_mb, "MB"), beside, Target::None);
+    table.ratio("RSS after", (*after_mb, "MB"), beside, Target::None);
+    table.figure("waiting in their sockets", reaping.waiting_mb, "MB", Target::None);
     table.figure("stalled clients left", reaping.left as f64, "", Target::AtMost(0.0));
     table.figure("their sockets are full after", reaping.full_after, "s", Target::None);
     // What the clock of a look and of a timer may add.
     let bound = Target::AtMost(deadline + 1.0);
-    table.figure("  and then they are gone after", reaping.gone_after, "s", bound);
+    table.figure("  and from then they are gone after", reaping.gone_after, "s", bound);
     let beside = (calm.p99, "calm");
-    table.ratio("those that read: commit to client, p99", (during.p99, "ms"), beside, Target::None);
-    Ok(())
+    table.ratio("others: commit to client, p99", (during.p99, "ms"), beside, Target::None);
 }
 
 /// Watches the stalled clients' sockets until all are gone, or should long be.
@@ -102,6 +126,7 @@ async fn watch(server: &Server, streams: usize, deadline: f64) -> Result<Reaping
         }
     }
     let gone_after = start.elapsed().as_secs_f64() - full_after;
-    eprintln!("  {left} left, {} MB waited in their sockets", most_waiting >> 20);
-    Ok(Reaping { left, full_after, gone_after, peak_mb: proc::peak(server.pid)? / 1024.0 })
+    let peak_mb = proc::peak(server.pid)? / 1024.0;
+    let waiting_mb = most_waiting as f64 / 1e6;
+    Ok(Reaping { left, full_after, gone_after, waiting_mb, peak_mb })
 }

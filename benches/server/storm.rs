@@ -21,7 +21,8 @@ use mongodb::{
 use tempfile::TempDir;
 
 use crate::{
-    crowd::{Crowd, Quantiles, Spec},
+    Sizes,
+    crowd::{Crowd, Quantiles, Report, Spec},
     lab::{Lab, Server, observations},
     proc,
     table::{Table, Target},
@@ -34,65 +35,99 @@ const STEADY: usize = 100;
 /// How many change streams may be open at once.
 const CHANGE_STREAMS: f64 = 8.0;
 
+const NOTHING: Target = Target::AtMost(0.0);
+
+/// What the clients of a storm met.
+struct Storm {
+    /// When the last had caught up.
+    level: Report,
+    /// When no more was written.
+    end: Report,
+    most_change_streams: usize,
+    peak_mb: f64,
+    calm: Quantiles,
+    during: Quantiles,
+}
+
 pub(crate) async fn measure(lab: &Lab, table: &mut Table) -> Result<()> {
-    let sizes = &lab.sizes;
     let database = lab.database().await?;
-    let ring_bytes = sizes.storm_ring.to_string();
+    let ring_bytes = lab.sizes.storm_ring.to_string();
     let server = lab.serve(&database, &["--ring-bytes", &ring_bytes]).await?;
     let folder = tempfile::tempdir()?;
     let into = observations(&database);
-    let (log, next) = write_log(lab, &server, &into, &folder).await?;
+    let log = write_log(lab, &server, &into, &folder).await?;
     let in_ring = server.metric("fhirtail_ring_changes").await?.context("the ring's metric")?;
     let in_ring = (in_ring as usize).min(log.len());
-
-    eprintln!("storm: {STEADY} well-connected clients, calm");
-    let last = resume_file(&folder, "steady", log.iter().rev().take(1).cycle().take(STEADY))?;
-    let steady = Spec { net: 2, resume: Some(last), ..Spec::of(server.address, STEADY) };
-    let mut steady = Crowd::gather(&steady).await?;
-    let time = Duration::from_secs(sizes.seconds);
-    let written = write::paced(&into, next, sizes.rate, time).await?;
-    steady.changes(written.next).await?;
-    let calm = steady.times(&written.delays).await?.commit;
-
-    eprintln!("storm: {} clients go on at once", sizes.storm_streams);
-    let positions = resume_file(&folder, "storm", spread(&log, in_ring, sizes.storm_streams))?;
-    proc::forget_peak(server.pid)?;
-    let writer = Writer::start(into, written.next, sizes.rate);
-    let census = Census::start(lab.client());
-    let storm = Spec {
-        resume: Some(positions),
+    let last = log.iter().rev().take(1).cycle().take(STEADY);
+    let steady = Spec {
+        net: 2,
+        resume: Some(resume_file(&folder, "steady", last)?),
+        ..Spec::of(server.address, STEADY)
+    };
+    let lines = spread(&log, in_ring, lab.sizes.storm_streams);
+    let spec = Spec {
+        resume: Some(resume_file(&folder, "storm", lines)?),
         until_level: false,
         at_once: 1000,
         timed: false,
-        ..Spec::of(server.address, sizes.storm_streams)
+        ..Spec::of(server.address, lab.sizes.storm_streams)
     };
-    let mut storm = Crowd::start(&storm)?;
+    let steady = Crowd::gather(&steady).await?;
+    let next = u32::try_from(log.len())?;
+    let storm = rush(lab, table, &server, (&into, next), steady, &spec).await?;
+    rows(table, &storm, in_ring, log.len() - in_ring);
+    drop(server);
+    Ok(database.drop().await?)
+}
+
+/// Lets the clients of `spec` come at once, while changes are written from `next` on.
+async fn rush(
+    lab: &Lab,
+    table: &mut Table,
+    server: &Server,
+    (into, next): (&Collection<Document>, u32),
+    mut steady: Crowd,
+    spec: &Spec,
+) -> Result<Storm> {
+    let Sizes { rate, seconds, .. } = lab.sizes;
+    eprintln!("storm: {STEADY} well-connected clients, calm");
+    let written = write::paced(into, next, rate, Duration::from_secs(seconds)).await?;
+    steady.changes(written.next).await?;
+    let calm = steady.times(&written.delays).await?.commit;
+
+    eprintln!("storm: {} clients go on at once", spec.streams);
+    proc::forget_peak(server.pid)?;
+    let writer = Writer::start(into.clone(), written.next, rate);
+    let census = Census::start(lab.client());
+    let mut storm = Crowd::start(spec)?;
     let level = storm.level().await?;
-    let most = census.stop().await?;
+    let most_change_streams = census.stop().await?;
     let written = writer.stop().await?;
-    let report = storm.changes(written.next).await?;
+    let end = storm.changes(written.next).await?;
     table.check_order("storm", &level);
-    table.check_order("storm", &report);
+    table.check_order("storm", &end);
     table.check_order("storm, well connected", &steady.changes(written.next).await?);
     let during = steady.times(&written.delays).await?.commit;
     let peak_mb = proc::peak(server.pid)? / 1024.0;
+    Ok(Storm { level, end, most_change_streams, peak_mb, calm, during })
+}
 
-    let before = log.len() - in_ring;
-    let streams = sizes.storm_streams;
+fn rows(table: &mut Table, storm: &Storm, in_ring: usize, before: usize) {
+    let Storm { level, end, .. } = storm;
+    let streams = level.streams;
     table.section(format!(
-        "storm: {streams} clients, {in_ring} changes in the ring, {before} before"
+        "storm: {streams} clients, {in_ring} changes in the ring, {before} before it"
     ));
-    let caught_up = level.level as f64;
-    table.figure("caught up", caught_up, "clients", Target::AtLeast(streams as f64));
+    let all = Target::AtLeast(streams as f64);
+    table.figure("caught up", level.level as f64, "clients", all);
     table.figure("  after", level.level_after, "s", Target::None);
-    table.figure("  of which fell behind", level.behind as f64, "times", Target::None);
-    table.figure("sent", report.bytes as f64 / 1e6, "MB", Target::None);
+    table.figure("  lost or sent twice", (end.missing + end.repeated) as f64, "changes", NOTHING);
+    table.figure("sent", end.bytes as f64 / 1e6, "MB", Target::None);
+    let most = storm.most_change_streams as f64;
     let bound = Target::AtMost(CHANGE_STREAMS);
-    table.figure("most change streams open, the tail's among them", most as f64, "", bound);
-    latencies(table, during, calm);
-    table.figure("the server's peak RSS", peak_mb, "MB", Target::None);
-    drop((storm, steady, server));
-    Ok(database.drop().await?)
+    table.figure("most change streams open, the tail's too", most, "", bound);
+    latencies(table, storm.during, storm.calm);
+    table.figure("the server's peak RSS", storm.peak_mb, "MB", Target::None);
 }
 
 fn latencies(table: &mut Table, during: Quantiles, calm: Quantiles) {
@@ -103,14 +138,14 @@ fn latencies(table: &mut Table, during: Quantiles, calm: Quantiles) {
     table.ratio("well connected: commit to client, p50", (during.p50, "ms"), beside, Target::None);
 }
 
-/// Writes what the storm's clients missed. Gives a line per change (the number of the next one,
-/// and the id after it), and the next change's number.
+/// Writes what the storm's clients missed. Gives a line per change: the number of the next one,
+/// and the id after it.
 async fn write_log(
     lab: &Lab,
     server: &Server,
     into: &Collection<Document>,
     folder: &TempDir,
-) -> Result<(Vec<String>, u32)> {
+) -> Result<Vec<String>> {
     let (changes, rate) = (lab.sizes.storm_changes, lab.sizes.storm_rate);
     eprintln!("storm: writing {changes} changes at {rate}/s");
     let file = folder.path().join("log");
@@ -122,7 +157,7 @@ async fn write_log(
     ensure!(report.missing == 0, "the follower lacks changes: {report:?}");
     let log: Vec<String> = fs::read_to_string(file)?.lines().map(str::to_owned).collect();
     ensure!(log.len() == written.next as usize, "the follower's log is short");
-    Ok((log, written.next))
+    Ok(log)
 }
 
 /// Half of the clients from all over the ring, half from all over what is before it.
@@ -179,22 +214,26 @@ async fn open_change_streams(client: &Client) -> Result<usize> {
     let all = doc! {"$currentOp": {"idleCursors": true, "allUsers": true}};
     let operations = client.database("admin").aggregate([all]).await?;
     let operations: Vec<Document> = operations.try_collect().await?;
-    let open = operations.iter().filter_map(change_stream).collect::<HashSet<_>>();
-    Ok(open.len())
+    let (mut cursors, mut sessions, mut opening) = (HashSet::new(), HashSet::new(), Vec::new());
+    for operation in &operations {
+        let session = format!("{:?}", operation.get("lsid"));
+        match operation.get_document("cursor") {
+            Ok(cursor) if asks(cursor.get("originatingCommand")) => {
+                cursors.insert(format!("{:?}", cursor.get("cursorId")));
+                sessions.insert(session);
+            }
+            Err(_) if asks(operation.get("command")) => opening.push(session),
+            _ => {}
+        }
+    }
+    // Cursors are listed after operations: one that was opening may stand in both lists.
+    Ok(cursors.len() + opening.iter().filter(|session| !sessions.contains(*session)).count())
 }
 
-/// What tells an operation's change stream from others, if it has one: its cursor, or, before it
-/// has one, the operation itself.
-fn change_stream(operation: &Document) -> Option<String> {
-    let is_one = |command: &Document| {
-        let stages = command.get_array("pipeline").ok()?;
-        let first = stages.first().and_then(Bson::as_document)?;
-        first.contains_key("$changeStream").then_some(())
-    };
-    if let Ok(cursor) = operation.get_document("cursor") {
-        is_one(cursor.get_document("originatingCommand").ok()?)?;
-        return Some(format!("{:?}", cursor.get("cursorId")));
-    }
-    is_one(operation.get_document("command").ok()?)?;
-    Some(format!("{:?}", operation.get("opid")))
+/// Whether a command asks for a change stream.
+fn asks(command: Option<&Bson>) -> bool {
+    let command = command.and_then(Bson::as_document);
+    let stages = command.and_then(|command| command.get_array("pipeline").ok());
+    let first = stages.and_then(|stages| stages.first()).and_then(Bson::as_document);
+    first.is_some_and(|first| first.contains_key("$changeStream"))
 }
