@@ -13,7 +13,7 @@
 use std::{io::Write, process::ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 mod burst;
 mod crowd;
@@ -53,7 +53,7 @@ struct Cli {
     what: Vec<Measurement>,
     #[command(flatten)]
     sizes: Sizes,
-    /// Small sizes: to see that all works, in some minutes
+    /// Small sizes, where none are given: to see that all works, in some minutes
     #[arg(long)]
     quick: bool,
     /// What cargo says to a benchmark
@@ -131,24 +131,29 @@ pub(crate) struct Sizes {
     serve_args: Vec<String>,
 }
 
-impl Sizes {
-    fn quick(self) -> Self {
-        Self {
-            documents: 20_000,
-            slow_seconds: 3,
-            streams: vec![200, 1_000],
-            seconds: 5,
-            burst_changes: 2_000,
-            burst_streams: 100,
-            idle_streams: vec![500],
-            mongod_streams: 500,
-            storm_streams: 300,
-            storm_changes: 3_000,
-            storm_ring: 1 << 20,
-            stalled_streams: 100,
-            ..self
-        }
-    }
+/// What `--quick` makes of the sizes that are not given.
+const QUICK: [(&str, &str); 12] = [
+    ("documents", "20000"),
+    ("slow_seconds", "3"),
+    ("streams", "200,1000"),
+    ("seconds", "5"),
+    ("burst_changes", "2000"),
+    ("burst_streams", "100"),
+    ("idle_streams", "500"),
+    ("mongod_streams", "500"),
+    ("storm_streams", "300"),
+    ("storm_changes", "3000"),
+    ("storm_ring", "1048576"),
+    ("stalled_streams", "100"),
+];
+
+fn parse(arguments: &[String]) -> Result<Cli> {
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let sizes = QUICK.iter().filter(|_| quick);
+    let command = sizes.fold(Cli::command(), |command, (size, value)| {
+        command.mut_arg(size, |argument| argument.default_value(value))
+    });
+    Ok(Cli::from_arg_matches(&command.get_matches())?)
 }
 
 fn main() -> Result<ExitCode> {
@@ -159,11 +164,10 @@ fn main() -> Result<ExitCode> {
         play(name, spec)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let cli = Cli::parse();
-    let sizes = if cli.quick { cli.sizes.quick() } else { cli.sizes };
+    let Cli { what, sizes, .. } = parse(&arguments)?;
     raise_limit(&sizes)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(measure(&cli.what, sizes))
+    runtime.block_on(measure(&what, sizes))
 }
 
 fn play(name: &str, spec: &str) -> Result<()> {

@@ -214,7 +214,8 @@ async fn open_change_streams(client: &Client) -> Result<usize> {
     let all = doc! {"$currentOp": {"idleCursors": true, "allUsers": true}};
     let operations = client.database("admin").aggregate([all]).await?;
     let operations: Vec<Document> = operations.try_collect().await?;
-    let (mut cursors, mut sessions, mut opening) = (HashSet::new(), HashSet::new(), Vec::new());
+    let (mut cursors, mut sessions) = (HashSet::new(), HashSet::new());
+    let mut opening = HashSet::new();
     for operation in &operations {
         let session = format!("{:?}", operation.get("lsid"));
         match operation.get_document("cursor") {
@@ -222,12 +223,14 @@ async fn open_change_streams(client: &Client) -> Result<usize> {
                 cursors.insert(format!("{:?}", cursor.get("cursorId")));
                 sessions.insert(session);
             }
-            Err(_) if asks(operation.get("command")) => opening.push(session),
+            Err(_) if asks(operation.get("command")) => {
+                opening.insert(session);
+            }
             _ => {}
         }
     }
     // Cursors are listed after operations: one that was opening may stand in both lists.
-    Ok(cursors.len() + opening.iter().filter(|session| !sessions.contains(*session)).count())
+    Ok(cursors.len() + opening.difference(&sessions).count())
 }
 
 /// Whether a command asks for a change stream.
