@@ -44,7 +44,7 @@ async fn ours(lab: &Lab, table: &mut Table, streams: usize) -> Result<(Cost, u32
     let times = crowd.times(&written.delays).await?;
     drop((crowd, server));
     database.drop().await?;
-    Ok((Cost { each_us, times, idle_kb }, written.next))
+    Ok((Cost { each_us, at_once: report.at_once(), times, idle_kb }, written.next))
 }
 
 /// Streams that have caught up and rest, and what each takes of the server's memory, in KB.
@@ -63,6 +63,8 @@ fn rows(table: &mut Table, streams: usize, ours: &Cost, floor: &Cost, nchan: Opt
     let cpu = (ours.each_us, "µs");
     let bound = of_issue(5_000, Target::AtMost(1.2));
     table.ratio("CPU per delivered event", cpu, (floor.each_us, "floor"), bound);
+    let beside = (floor.at_once, "floor");
+    table.ratio("  events at each read", (ours.at_once, ""), beside, Target::None);
     latencies(table, &ours.times, &floor.times, streams == 1_000);
     table.figure("  p50 from before the write", ours.times.write.p50, "ms", Target::None);
     table.figure("memory per idle stream", ours.idle_kb, "KB", Target::AtMost(8.0));

@@ -5,7 +5,6 @@
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     role::{self, Role},
-    seed::Observation,
+    seed::{Observation, Pace},
 };
 
 /// The name of this role.
@@ -82,13 +81,9 @@ fn grant(listener: &TcpListener) -> Result<TcpStream> {
 }
 
 fn send_all(streams: &[TcpStream], send: &Send) -> Result<()> {
-    let start = Instant::now();
+    let pace = Pace::start(send.rate);
     for seq in 0..send.events {
-        if let Some(rate) = send.rate {
-            let due = Duration::from_secs_f64(f64::from(seq) / rate);
-            std::thread::sleep(due.saturating_sub(start.elapsed()));
-        }
-        let json = Observation::now(seq).json();
+        let json = Observation { seq, stamp: pace.wait(seq) }.json();
         // As long as one of the server's own ids.
         let id = format!("1l~floor000~sl2a4u.{seq:08}.1");
         let frame = format!("event: Observation\nid: {id}\ndata: {json}\n\n");

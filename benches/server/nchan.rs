@@ -12,7 +12,10 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use crate::{proc, seed::Observation};
+use crate::{
+    proc,
+    seed::{Observation, Pace},
+};
 
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 
@@ -80,7 +83,7 @@ impl Nchan {
         bail!("nginx does not listen");
     }
 
-    /// Publishes Observations `from`, `from + step`, … before `to`, over one connection.
+    /// Publishes Observations over one connection, one after the other.
     ///
     /// # Errors
     /// nchan refuses one.
@@ -90,13 +93,9 @@ impl Nchan {
         rate: Option<f64>,
     ) -> Result<()> {
         let mut publisher = Publisher::connect(address)?;
-        let start = Instant::now();
-        for (sent, seq) in seqs.enumerate() {
-            if let Some(rate) = rate {
-                let due = Duration::from_secs_f64(sent as f64 / rate);
-                std::thread::sleep(due.saturating_sub(start.elapsed()));
-            }
-            publisher.post(&Observation::now(seq).json())?;
+        let pace = Pace::start(rate);
+        for (sent, seq) in (0..).zip(seqs) {
+            publisher.post(&Observation { seq, stamp: pace.wait(sent) }.json())?;
         }
         Ok(())
     }

@@ -31,6 +31,8 @@ pub(crate) struct Load {
 pub(crate) struct Cost {
     /// CPU microseconds per delivered event.
     pub(crate) each_us: f64,
+    /// Events that a client found at each read.
+    pub(crate) at_once: f64,
     pub(crate) times: Times,
     /// Memory per idle stream, in KB, before the first event.
     pub(crate) idle_kb: f64,
@@ -46,7 +48,8 @@ pub(crate) async fn floor(table: &mut Table, load: Load) -> Result<Cost> {
     floor.send(load.events, load.rate).await?;
     let report = crowd.changes(load.events).await?;
     table.check_order("the floor", &report);
-    Ok(Cost { each_us: meter.each(report.changes)?, times: crowd.times(&[]).await?, idle_kb })
+    let each_us = meter.each(report.changes)?;
+    Ok(Cost { each_us, at_once: report.at_once(), times: crowd.times(&[]).await?, idle_kb })
 }
 
 /// `None`: it is not installed.
@@ -67,7 +70,8 @@ pub(crate) async fn nchan(lab: &Lab, table: &mut Table, load: Load) -> Result<Op
     let report = crowd.changes(load.events).await?;
     table.check("nchan", &report);
     let each_us = meter.each(report.changes)?;
-    Ok(Some(Cost { each_us, times: crowd.times(&[]).await?, idle_kb }))
+    let times = crowd.times(&[]).await?;
+    Ok(Some(Cost { each_us, at_once: report.at_once(), times, idle_kb }))
 }
 
 async fn publish(nchan: &Nchan, load: Load) -> Result<()> {

@@ -1,7 +1,7 @@
 //! What is written: synthetic Observations of about 1.1 KB, each with a sequence number and the
 //! moment it was made, so that whoever gets one can tell what is missing and how long it took.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mongodb::bson::{Bson, DateTime, Document, doc};
 
@@ -123,6 +123,29 @@ pub(crate) fn mark(after: &[u8]) -> Option<(u32, u64)> {
         std::str::from_utf8(after.get(from..from + digits)?).ok()?.parse::<u64>().ok()
     };
     Some((u32::try_from(number(0, seq)?).ok()?, number(seq + 1, stamp)?))
+}
+
+/// When events are due that one thread sends.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    begun: u64,
+    rate: Option<f64>,
+}
+
+impl Pace {
+    /// `rate` in events a second from now on; `None`: as fast as it goes.
+    pub(crate) fn start(rate: Option<f64>) -> Self {
+        Self { begun: now(), rate }
+    }
+
+    /// Waits until the n-th event is due, and gives its stamp: the moment when it was due, which
+    /// is past where the sender can't keep up.
+    pub(crate) fn wait(&self, n: u32) -> u64 {
+        let Some(rate) = self.rate else { return now() };
+        let due = self.begun + (f64::from(n) * 1e6 / rate) as u64;
+        std::thread::sleep(Duration::from_micros(due.saturating_sub(now())));
+        due
+    }
 }
 
 /// Microseconds since 1970.

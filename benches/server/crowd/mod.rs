@@ -90,6 +90,8 @@ pub(crate) struct Report {
     pub(crate) closed: u64,
     /// Changes, of all streams, each counted once per stream.
     pub(crate) changes: u64,
+    /// Reads from a socket that brought any of them.
+    pub(crate) reads: u64,
     /// Bytes that were read, HTTP and all.
     pub(crate) bytes: u64,
     /// What the least and the most served stream got.
@@ -107,6 +109,14 @@ pub(crate) struct Report {
     pub(crate) why: Option<String>,
     /// What was waited for did not come in time.
     pub(crate) late: bool,
+}
+
+impl Report {
+    /// Changes that a client found at each read: 1 where each was written by itself and taken
+    /// at once.
+    pub(crate) fn at_once(&self) -> f64 {
+        self.changes as f64 / self.reads as f64
+    }
 }
 
 /// Milliseconds that changes took to their clients.

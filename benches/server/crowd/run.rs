@@ -43,6 +43,7 @@ struct Crowd {
     tallies: RefCell<Vec<Tally>>,
     buffer: RefCell<Vec<u8>>,
     bytes: Cell<u64>,
+    reads: Cell<u64>,
     times: RefCell<Samples>,
     log: RefCell<Option<BufWriter<File>>>,
     why: RefCell<Option<String>>,
@@ -67,6 +68,7 @@ pub(crate) fn run(spec: Spec) -> Result<()> {
             started: seed::now(),
             buffer: RefCell::new(vec![0; 256 << 10]),
             bytes: Cell::default(),
+            reads: Cell::default(),
             times: RefCell::default(),
             log: RefCell::new(spec.log.as_deref().map(log).transpose()?),
             why: RefCell::default(),
@@ -160,7 +162,9 @@ impl Crowd {
         let now = seed::now();
         let mut tallies = self.tallies.borrow_mut();
         let tally = &mut tallies[index];
+        let before = tally.changes;
         let fed = feed.take(bytes, &mut |found| self.found(tally, found, now));
+        self.reads.set(self.reads.get() + u64::from(tally.changes > before));
         Poll::Ready(fed.map(|()| !bytes.is_empty()).map_err(anyhow::Error::msg))
     }
 
@@ -233,6 +237,7 @@ impl Crowd {
             refused: sum(|tally| u64::from(tally.phase == Phase::Refused)),
             closed: sum(|tally| u64::from(tally.phase == Phase::Closed)),
             changes: sum(|tally| tally.changes.into()),
+            reads: self.reads.get(),
             bytes: self.bytes.get(),
             fewest: tallies.iter().map(|tally| tally.changes).min().unwrap_or(0),
             most: tallies.iter().map(|tally| tally.changes).max().unwrap_or(0),
