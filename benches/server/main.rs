@@ -121,7 +121,7 @@ pub(crate) struct Sizes {
     #[arg(long, default_value_t = 1_000)]
     stalled_streams: usize,
     /// stalled: changes a second
-    #[arg(long, default_value_t = 50.0)]
+    #[arg(long, default_value_t = 100.0)]
     stalled_rate: f64,
     /// stalled: the server's write deadline (seconds), where not its own default
     #[arg(long)]
