@@ -6,10 +6,7 @@ use tokio::time::Instant;
 
 use super::{Ended, Session, Stage};
 use crate::{
-    fhir::{
-        ResourceType,
-        outcome::{self, IssueType},
-    },
+    fhir::outcome::{self, IssueType},
     filter::Verdict,
     frame::{Control, Format},
     live::Entry,
@@ -22,17 +19,6 @@ use crate::{
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
 
 impl Session {
-    pub(super) fn write_resource(
-        &mut self,
-        ty: ResourceType,
-        json: &[u8],
-        log: LogPosition,
-        scan: ScanPosition,
-    ) {
-        let id = self.tell(log, Some(scan)).to_string();
-        self.format.resource(&mut self.out, ty, &id, json);
-    }
-
     /// Writes what a change means to this stream. `false`: it starts over.
     pub(super) fn write_change(
         &mut self,
@@ -101,7 +87,7 @@ impl Session {
     }
 
     /// What is about to be written moves the client to this position: its text is the id.
-    fn tell(&mut self, log: LogPosition, scan: Option<ScanPosition>) -> &Position {
+    pub(super) fn tell(&mut self, log: LogPosition, scan: Option<ScanPosition>) -> &Position {
         let members = self.members.as_ref().map(Members::hash);
         self.told_at = Instant::now();
         self.told.insert(Position { epoch: self.epoch, log, members, scan })

@@ -184,7 +184,7 @@ pub async fn an_expired_snapshot_says_so(under_test: &StoreUnderTest) {
     let snapshot = snapshot(store).await;
     let mut stalled = snapshot.scan(whole("Patient"));
     let first = stalled.recv().await.expect("a batch").expect("in time");
-    let mut taken = first.resources;
+    let mut taken: Vec<_> = first.resources().collect();
 
     let deadline = Instant::now() + PATIENCE;
     for number in 2.. {
@@ -204,7 +204,7 @@ pub async fn an_expired_snapshot_says_so(under_test: &StoreUnderTest) {
     let mut whole_type = true;
     while let Some(batch) = stalled.recv().await {
         match batch {
-            Ok(batch) => taken.extend(batch.resources),
+            Ok(batch) => taken.extend(batch.resources()),
             Err(StoreError::SnapshotExpired) => whole_type = false,
             Err(other) => panic!("{other}"),
         }

@@ -140,9 +140,24 @@ pub(super) fn length_prefixed(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// Splits after the zero that ends a name.
+#[inline]
 pub(super) fn split_cstring(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
-    let end = bytes.iter().position(|byte| *byte == 0).ok_or(Malformed)?;
+    let end = zero_in_front(bytes)
+        .or_else(|| bytes.iter().position(|byte| *byte == 0))
+        .ok_or(Malformed)?;
     Ok((&bytes[..end], &bytes[end + 1..]))
+}
+
+/// Where the first zero is, if within the first 24 bytes and eight at a time can be looked at.
+#[inline]
+fn zero_in_front(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    let (words, _) = bytes.as_chunks::<8>();
+    words.iter().take(3).enumerate().find_map(|(nth, word)| {
+        let word = u64::from_le_bytes(*word);
+        let zeros = word.wrapping_sub(ONES) & !word & ONES << 7;
+        (zeros != 0).then(|| nth * 8 + (zeros.trailing_zeros() / 8) as usize)
+    })
 }
 
 /// How many bytes a value of this type takes at the front of `bytes`.
