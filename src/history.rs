@@ -167,12 +167,52 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::{
         plan::{Grant, Scope},
         position::LogPosition,
         store::{Before, DocId, Window},
     };
+
+    /// A snapshot whose scans find nothing up to "m", and then it has expired.
+    struct Expiring;
+
+    #[async_trait::async_trait]
+    impl Snapshot for Expiring {
+        fn position(&self) -> LogPosition {
+            LogPosition::default()
+        }
+
+        fn instant(&self) -> jiff::Timestamp {
+            jiff::Timestamp::UNIX_EPOCH
+        }
+
+        async fn read(&self, _: ResourceType, _: &str) -> Result<Option<Bytes>, StoreError> {
+            Ok(None)
+        }
+
+        fn scan(&self, _: Scan) -> mpsc::Receiver<Result<ScanBatch, StoreError>> {
+            let (batches, scan) = mpsc::channel(2);
+            let mut stretch = ScanBatch::default();
+            stretch.reached = Some(ScanKey::Id(doc("m")));
+            batches.try_send(Ok(stretch)).unwrap();
+            batches.try_send(Err(StoreError::SnapshotExpired)).unwrap();
+            scan
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_searched_in_vain_is_not_searched_again() {
+        let plan = plan(Window { after_ms: Some(100), before_ms: None });
+        let mut history = History::new(Arc::new(plan), Arc::new(Expiring), None);
+        assert!(matches!(history.fetch().await, Ok(true)), "that is progress");
+        assert!(history.take(1).is_some_and(|part| part.range.is_empty()));
+        assert!(matches!(history.fetch().await, Err(StoreError::SnapshotExpired)));
+        let reached = Cursor { type_index: 0, key: ScanKey::Id(doc("m")) };
+        assert_eq!(history.cursor(), Some(&reached));
+    }
 
     fn ty(name: &str) -> ResourceType {
         ResourceType::parse(name).unwrap()
@@ -198,7 +238,7 @@ mod tests {
             id: id.into(),
             doc: doc(id),
             updated_ms: Some(updated_ms),
-            json: bytes::Bytes::new(),
+            json: Bytes::new(),
             before: Before::Absent,
         })
     }

@@ -149,6 +149,32 @@ pub async fn windows_leave_out_both_ends(under_test: &StoreUnderTest) {
     }
 }
 
+pub async fn a_scan_in_vain_tells_how_far_it_came(under_test: &StoreUnderTest) {
+    const RESOURCES: usize = 20_100;
+    let store = &under_test.store;
+    let ids = (0..RESOURCES).map(|n| format!("{n:05}"));
+    let writes: Vec<_> = ids.map(|id| put("Basic", &id, "")).collect();
+    for part in writes.chunks(1_000) {
+        store.commit(part.to_vec()).await.expect("a commit");
+    }
+    let snapshot = snapshot(store).await;
+    let window = Window { after_ms: Some(i64::MAX - 1), before_ms: None };
+    let after = Some(ScanKey::Id(DocId::Text("00000".into())));
+    let mut batches = snapshot.scan(Scan { after, window, ..whole("Basic") });
+    let mut reached = None;
+    while let Some(batch) = batches.recv().await {
+        let batch = batch.expect("a batch");
+        assert!(batch.is_empty());
+        reached = batch.reached.or(reached);
+    }
+    let after = reached.expect("twenty thousand resources without a word");
+    let Some(ScanKey::Id(DocId::Text(id))) = Some(&after) else { panic!("{after:?}") };
+    let read: usize = id.parse().expect("one of the ids");
+    // Whoever goes on from there misses nothing.
+    let rest = scan(&*snapshot, Scan { after: Some(after), ..whole("Basic") }).await;
+    assert_eq!(rest.len(), RESOURCES - 1 - read);
+}
+
 pub async fn writes_after_a_snapshot_are_not_in_it(under_test: &StoreUnderTest) {
     let store = &under_test.store;
     let writes = ["a", "b", "c"].map(|id| patient(id, 1)).to_vec();

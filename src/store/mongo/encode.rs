@@ -106,12 +106,15 @@ impl Writer<'_, '_> {
     }
 
     /// A comma unless this is the first member, the name, a colon.
+    #[inline]
     fn member(&mut self, name: &[u8]) {
-        if self.out.last() != Some(&b'{') {
-            self.out.push(b',');
+        if self.out.last() == Some(&b'{') {
+            self.out.push(b'"');
+        } else {
+            self.out.extend_from_slice(b",\"");
         }
-        string(name, self.out);
-        self.out.push(b':');
+        text_of(name, self.out);
+        self.out.extend_from_slice(b"\":");
     }
 
     fn value(&mut self, element: &Element<'_>, depth: usize) -> Result<(), Malformed> {
@@ -232,10 +235,16 @@ fn oid(bytes: &[u8], out: &mut Vec<u8>) {
 /// A string in quotes, with no more escapes than JSON demands. What is no UTF-8 becomes U+FFFD.
 fn string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
+    text_of(text, out);
+    out.push(b'"');
+}
+
+/// What stands between the quotes.
+#[inline]
+fn text_of(text: &[u8], out: &mut Vec<u8>) {
     if !plain(text, out) {
         unlike_plain(text, out);
     }
-    out.push(b'"');
 }
 
 #[cold]

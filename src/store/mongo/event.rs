@@ -68,7 +68,7 @@ impl<'a> Event<'a> {
             b"ns" => self.collection = text(named("coll")).unwrap_or_default(),
             b"to" => self.renamed_to = text(named("coll")),
             b"documentKey" => {
-                self.doc = named("_id").and_then(|key| head::doc_id(&key)).map(DocRef::to_doc)
+                self.doc = named("_id").and_then(|key| head::doc_id(&key)).map(DocRef::to_doc);
             }
             b"fullDocument" => self.after = document,
             b"fullDocumentBeforeChange" => self.before = document,

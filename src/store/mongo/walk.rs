@@ -60,6 +60,7 @@ impl<'a> Elements<'a> {
     }
 
     /// The next element.
+    #[inline(always)]
     pub(super) fn next(&mut self) -> Result<Option<Element<'a>>, Malformed> {
         let Some((kind, rest)) = self.rest.split_first() else { return Ok(None) };
         let (name, rest) = split_cstring(rest)?;
@@ -161,6 +162,7 @@ fn zero_in_front(bytes: &[u8]) -> Option<usize> {
 }
 
 /// How many bytes a value of this type takes at the front of `bytes`.
+#[inline(always)]
 fn size(kind: u8, bytes: &[u8]) -> Result<usize, Malformed> {
     match kind {
         kind::UNDEFINED | kind::NULL | kind::MIN_KEY | kind::MAX_KEY => Ok(0),
