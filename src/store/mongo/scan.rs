@@ -27,7 +27,7 @@ use crate::store::{Scan, ScanBatch, ScanKey, StoreError, batch::Lines};
 /// How many bytes of documents make up a reply, about.
 const REPLY_BYTES: usize = 256 << 10;
 /// How many bytes of JSON make up a batch, about.
-const BATCH_BYTES: usize = 128 << 10;
+const BATCH_BYTES: usize = 64 << 10;
 
 type Batches = mpsc::Sender<Result<ScanBatch, StoreError>>;
 type Replies = mpsc::Sender<Result<Fetched, StoreError>>;
