@@ -2,6 +2,8 @@
 //!
 //! Stored resources are compact JSON: no line break can stand in `data`.
 
+use std::fmt;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
 use serde_json::json;
@@ -60,6 +62,33 @@ impl Format {
     /// A resource. `id` is the position after it.
     pub fn resource(self, out: &mut BytesMut, ty: ResourceType, id: &str, json: &[u8]) {
         self.write(out, ty.name(), id, json);
+    }
+
+    /// A resource of a scan, given as a line that ends in a line feed. `opening` is what
+    /// [`opening`](Self::opening) gives; `id` writes the position after the resource behind it.
+    pub fn scanned(
+        self,
+        out: &mut BytesMut,
+        opening: &[u8],
+        id: impl Fn(&mut BytesMut) -> fmt::Result,
+        line: &[u8],
+    ) {
+        if self == Self::Sse {
+            out.put_slice(opening);
+            // Writing into a buffer can't fail.
+            let _ = id(out);
+            out.put_slice(b"\ndata: ");
+            out.put_slice(line);
+            out.put_u8(b'\n');
+        } else {
+            out.put_slice(line);
+        }
+    }
+
+    /// What the frames of one type's scan begin with: `stem` begins their positions.
+    #[must_use]
+    pub fn opening(ty: ResourceType, stem: &str) -> Vec<u8> {
+        format!("event: {ty}\nid: {stem}").into_bytes()
     }
 
     /// A resource that is gone: what a Bulk Data `deleted` file holds.

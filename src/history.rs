@@ -4,16 +4,15 @@
 //! a client's state is (P, cursor), the scan being done up to the cursor and all changes up to
 //! P sent for that part.
 
-use std::{sync::Arc, vec};
+use std::{ops::Range, sync::Arc};
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::{
     fhir::ResourceType,
     filter::Verdict,
     plan::Plan,
-    store::{Change, ChangeKind, Scan, ScanBatch, ScanKey, Scanned, Snapshot, StoreError},
+    store::{Change, ChangeKind, KeyRef, Scan, ScanBatch, ScanKey, Snapshot, StoreError},
 };
 
 /// How far a scan has come: all types before `type_index` are done, and that type up to `key`.
@@ -70,7 +69,22 @@ pub struct History {
     cursor: Option<Cursor>,
     type_index: usize,
     scan: Option<mpsc::Receiver<Result<ScanBatch, StoreError>>>,
-    batch: vec::IntoIter<Scanned>,
+    batch: ScanBatch,
+    /// How many resources of the batch are taken.
+    taken: usize,
+}
+
+/// Resources that a [`History`] has brought.
+#[derive(Debug)]
+pub struct Part<'h> {
+    /// Their type.
+    pub ty: ResourceType,
+    /// The index of the type in the plan.
+    pub type_index: usize,
+    /// Where they are.
+    pub batch: &'h ScanBatch,
+    /// Which of the batch they are: none, where a stretch without any was read.
+    pub range: Range<usize>,
 }
 
 impl History {
@@ -78,7 +92,15 @@ impl History {
     #[must_use]
     pub fn new(plan: Arc<Plan>, snapshot: Arc<dyn Snapshot>, cursor: Option<Cursor>) -> Self {
         let type_index = cursor.as_ref().map_or(0, |cursor| cursor.type_index);
-        Self { plan, snapshot, cursor, type_index, scan: None, batch: Vec::new().into_iter() }
+        Self {
+            plan,
+            snapshot,
+            cursor,
+            type_index,
+            scan: None,
+            batch: ScanBatch::default(),
+            taken: 0,
+        }
     }
 
     /// The snapshot that is read.
@@ -93,12 +115,13 @@ impl History {
         self.cursor.as_ref()
     }
 
-    /// Waits for resources; `false`: there are no more. Cancel-safe.
+    /// Waits for resources, or for word that the scan has moved without finding any; `false`:
+    /// there are no more. Cancel-safe.
     ///
     /// # Errors
     /// Those of a scan. The cursor stands where a newer snapshot is to go on.
     pub async fn fetch(&mut self) -> Result<bool, StoreError> {
-        while self.batch.as_slice().is_empty() {
+        while self.taken == self.batch.len() && self.batch.reached.is_none() {
             let Some(&ty) = self.plan.types.get(self.type_index) else { return Ok(false) };
             let scan = match &mut self.scan {
                 Some(scan) => scan,
@@ -109,7 +132,7 @@ impl History {
                 }
             };
             match scan.recv().await {
-                Some(batch) => self.batch = batch?.resources.into_iter(),
+                Some(batch) => (self.batch, self.taken) = (batch?, 0),
                 None => {
                     self.scan = None;
                     self.type_index += 1;
@@ -119,24 +142,77 @@ impl History {
         Ok(true)
     }
 
-    /// The next of the resources that [`fetch`](Self::fetch) has brought.
-    pub fn take(&mut self) -> Option<(ResourceType, Cursor, Bytes)> {
+    /// Takes of the resources that [`fetch`](Self::fetch) has brought as many as have about so
+    /// many bytes, one at least. The cursor moves behind them.
+    pub fn take(&mut self, bytes: usize) -> Option<Part<'_>> {
         let ty = *self.plan.types.get(self.type_index)?;
-        let Scanned { key, json } = self.batch.next()?;
-        let cursor = Cursor { type_index: self.type_index, key };
-        self.cursor = Some(cursor.clone());
-        Some((ty, cursor, json))
+        let start = self.taken;
+        let mut taken_bytes = 0;
+        while self.taken < self.batch.len() && taken_bytes < bytes {
+            taken_bytes += self.batch.line(self.taken).len();
+            self.taken += 1;
+        }
+        let reached = match self.taken == self.batch.len() {
+            true => self.batch.reached.take(),
+            false => None,
+        };
+        let last = || self.batch.key(self.taken.checked_sub(1)?).map(KeyRef::to_key);
+        if let Some(key) = reached.or_else(last) {
+            self.cursor = Some(Cursor { type_index: self.type_index, key });
+        }
+        let (type_index, range) = (self.type_index, start..self.taken);
+        Some(Part { ty, type_index, batch: &self.batch, range })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::{
         plan::{Grant, Scope},
         position::LogPosition,
         store::{Before, DocId, Window},
     };
+
+    /// A snapshot whose scans find nothing up to "m", and then it has expired.
+    struct Expiring;
+
+    #[async_trait::async_trait]
+    impl Snapshot for Expiring {
+        fn position(&self) -> LogPosition {
+            LogPosition::default()
+        }
+
+        fn instant(&self) -> jiff::Timestamp {
+            jiff::Timestamp::UNIX_EPOCH
+        }
+
+        async fn read(&self, _: ResourceType, _: &str) -> Result<Option<Bytes>, StoreError> {
+            Ok(None)
+        }
+
+        fn scan(&self, _: Scan) -> mpsc::Receiver<Result<ScanBatch, StoreError>> {
+            let (batches, scan) = mpsc::channel(2);
+            let mut stretch = ScanBatch::default();
+            stretch.reached = Some(ScanKey::Id(doc("m")));
+            batches.try_send(Ok(stretch)).unwrap();
+            batches.try_send(Err(StoreError::SnapshotExpired)).unwrap();
+            scan
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_searched_in_vain_is_not_searched_again() {
+        let plan = plan(Window { after_ms: Some(100), before_ms: None });
+        let mut history = History::new(Arc::new(plan), Arc::new(Expiring), None);
+        assert!(matches!(history.fetch().await, Ok(true)), "that is progress");
+        assert!(history.take(1).is_some_and(|part| part.range.is_empty()));
+        assert!(matches!(history.fetch().await, Err(StoreError::SnapshotExpired)));
+        let reached = Cursor { type_index: 0, key: ScanKey::Id(doc("m")) };
+        assert_eq!(history.cursor(), Some(&reached));
+    }
 
     fn ty(name: &str) -> ResourceType {
         ResourceType::parse(name).unwrap()
@@ -162,7 +238,7 @@ mod tests {
             id: id.into(),
             doc: doc(id),
             updated_ms: Some(updated_ms),
-            json: bytes::Bytes::new(),
+            json: Bytes::new(),
             before: Before::Absent,
         })
     }

@@ -11,9 +11,9 @@
 //! `seconds.increment` is a cluster time, `consumed` how many changes of that time are consumed
 //! (the writes of one transaction share a time). Pure: no I/O, no clock.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
-use crate::store::{DocId, ScanKey};
+use crate::store::{DocId, DocRef, KeyRef, ScanKey};
 
 /// Which log a position belongs to: derived from the replica set's id, or drawn when an
 /// embedded store is made.
@@ -77,46 +77,79 @@ pub struct Malformed(&'static str);
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let phase = if self.scan.is_some() { 'h' } else { 'l' };
-        write!(
-            f,
-            "1{phase}~{}~{}.{}.{}",
-            Base36(self.epoch.0.into()),
-            Base36(self.log.time >> 32),
-            Base36(self.log.time & 0xffff_ffff),
-            Base36(self.log.consumed.into()),
-        )?;
-        match (&self.scan, self.members) {
-            (None, None) => Ok(()),
-            (None, Some(members)) => write!(f, "~{}", Base36(members.into())),
-            (Some(scan), members) => {
-                write!(f, "~{}", Base36(scan.query.into()))?;
-                if let Some(members) = members {
-                    write!(f, ".{}", Base36(members.into()))?;
-                }
-                write!(f, "~{}~", Base36(scan.type_index as u64))?;
-                write_key(f, &scan.key)
-            }
-        }
+        let Some(scan) = &self.scan else {
+            write_place(f, 'l', self.epoch, self.log)?;
+            return self.members.map_or(Ok(()), |members| write!(f, "~{}", Base36(members.into())));
+        };
+        let stem = Stem {
+            epoch: self.epoch,
+            log: self.log,
+            members: self.members,
+            query: scan.query,
+            type_index: scan.type_index,
+        };
+        stem.fmt(f)?;
+        write_key(f, scan.key.borrowed())
     }
 }
 
-fn write_key(f: &mut fmt::Formatter<'_>, key: &ScanKey) -> fmt::Result {
-    match key {
-        ScanKey::Id(doc) => write_doc(f, doc),
-        ScanKey::Updated(ms, doc) => {
-            let sign = if *ms < 0 { "-" } else { "" };
-            write!(f, "u{sign}{}.", Base36(ms.unsigned_abs()))?;
-            write_doc(f, doc)
+/// What the positions of one type's scan share: their texts begin with its text, and end with
+/// their key's, which [`write_key`] writes.
+#[derive(Debug, Clone, Copy)]
+pub struct Stem {
+    /// Which log.
+    pub epoch: Epoch,
+    /// Where in the log the snapshot lies that is scanned.
+    pub log: LogPosition,
+    /// A hash of the group's members, in streams of a group.
+    pub members: Option<u32>,
+    /// A hash of the query.
+    pub query: u32,
+    /// The index of the type in the plan.
+    pub type_index: usize,
+}
+
+impl fmt::Display for Stem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_place(f, 'h', self.epoch, self.log)?;
+        write!(f, "~{}", Base36(self.query.into()))?;
+        if let Some(members) = self.members {
+            write!(f, ".{}", Base36(members.into()))?;
         }
+        write!(f, "~{}~", Base36(self.type_index as u64))
     }
 }
 
-fn write_doc(f: &mut fmt::Formatter<'_>, doc: &DocId) -> fmt::Result {
-    match doc {
-        DocId::Text(id) if id.bytes().all(is_plain) => write!(f, "i{id}"),
-        DocId::Text(id) => write!(f, "b{}", base64url::encode(id.as_bytes())),
-        DocId::Oid(_) => write!(f, "o{doc}"),
+fn write_place(out: &mut impl Write, phase: char, epoch: Epoch, log: LogPosition) -> fmt::Result {
+    write!(
+        out,
+        "1{phase}~{}~{}.{}.{}",
+        Base36(epoch.0.into()),
+        Base36(log.time >> 32),
+        Base36(log.time & 0xffff_ffff),
+        Base36(log.consumed.into()),
+    )
+}
+
+/// Writes what a position's text says of a scan's key.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_key(out: &mut impl Write, key: KeyRef<'_>) -> fmt::Result {
+    if let KeyRef::Updated(ms, _) = key {
+        let sign = if ms < 0 { "-" } else { "" };
+        write!(out, "u{sign}{}.", Base36(ms.unsigned_abs()))?;
+    }
+    match key.doc() {
+        DocRef::Text(id) if id.bytes().all(is_plain) => {
+            out.write_str("i")?;
+            out.write_str(id)
+        }
+        DocRef::Text(id) => {
+            out.write_str("b")?;
+            out.write_str(&base64url::encode(id.as_bytes()))
+        }
+        DocRef::Oid(_) => write!(out, "o{}", key.doc()),
     }
 }
 

@@ -50,6 +50,7 @@ macro_rules! conformance {
                     types_do_not_bleed_into_each_other,
                     a_scan_goes_on_after_any_key,
                     windows_leave_out_both_ends,
+                    a_scan_in_vain_tells_how_far_it_came,
                     writes_after_a_snapshot_are_not_in_it,
                 }
                 ShortSnapshots scan { an_expired_snapshot_says_so }

@@ -96,6 +96,8 @@ impl Session {
         let Stage::Live { follow, .. } = &self.stage else { return None };
         let at = follow.position();
         self.stage = Stage::End;
+        // Its buffer would be kept for nothing.
+        self.out = BytesMut::new();
         Some(at)
     }
 

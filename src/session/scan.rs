@@ -2,15 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::BytesMut;
 use tokio::time::sleep;
 
 use super::{CHUNK_BYTES, Ended, Session, Stage};
 use crate::{
-    frame::{self, Control},
-    history::{Cursor, History},
+    frame::{self, Control, Format},
+    history::{Cursor, History, Part},
     plan::Members,
-    position::ScanPosition,
-    store::{Snapshot, StoreError},
+    position::{LogPosition, ScanPosition, Stem, write_key},
+    store::{KeyRef, ScanKey, Snapshot, StoreError},
 };
 
 /// How many snapshots in a row may expire before one resource is read.
@@ -38,22 +39,43 @@ impl Session {
 
     fn write_scanned(&mut self, history: &mut History) {
         let log = history.snapshot().position();
-        let mut passed_over = None;
-        while self.out.len() < CHUNK_BYTES
-            && let Some((ty, cursor, json)) = history.take()
-        {
-            let id = cursor.key.doc().to_string();
-            let scan = self.scan_position(cursor);
-            passed_over = if self.filter().holds(ty, &id, &json) {
-                self.write_resource(ty, &json, log, scan);
-                None
-            } else {
-                Some(scan)
-            };
+        let Some(part) = history.take(CHUNK_BYTES) else { return };
+        let type_index = part.type_index;
+        if let Some(key) = self.write_part(log, &part) {
+            let scan = self.scan_position(Cursor { type_index, key });
+            self.tell(log, Some(scan));
         }
-        if let Some(scan) = passed_over {
+        if let Some(cursor) = history.cursor() {
+            let scan = self.scan_position(cursor.clone());
             self.checkpoint(log, Some(scan));
         }
+    }
+
+    /// Writes those resources that are the stream's. Gives the last one's key.
+    fn write_part(&mut self, log: LogPosition, part: &Part<'_>) -> Option<ScanKey> {
+        let opening = Format::opening(part.ty, &self.stem(log, part.type_index).to_string());
+        let restricted = self.plan.is_restricted();
+        self.out.reserve(CHUNK_BYTES + CHUNK_BYTES / 4);
+        let mut last = None;
+        for index in part.range.clone() {
+            let Some(key) = part.batch.key(index) else { continue };
+            if restricted {
+                let (id, json) = (key.doc().to_string(), part.batch.json(index));
+                if !self.filter().holds(part.ty, &id, &json) {
+                    continue;
+                }
+            }
+            let id = |out: &mut BytesMut| write_key(out, key);
+            self.format.scanned(&mut self.out, &opening, id, part.batch.line(index));
+            self.events += 1;
+            last = Some(key);
+        }
+        last.map(KeyRef::to_key)
+    }
+
+    fn stem(&self, log: LogPosition, type_index: usize) -> Stem {
+        let members = self.members.as_ref().map(Members::hash);
+        Stem { epoch: self.epoch, log, members, query: self.query, type_index }
     }
 
     pub(super) fn scan_position(&self, cursor: Cursor) -> ScanPosition {

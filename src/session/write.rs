@@ -7,10 +7,7 @@ use tokio::time::Instant;
 
 use super::{Ended, Session, Stage};
 use crate::{
-    fhir::{
-        ResourceType,
-        outcome::{self, IssueType},
-    },
+    fhir::outcome::{self, IssueType},
     filter::Verdict,
     frame::{Control, Format},
     live::Entry,
@@ -44,18 +41,6 @@ pub(super) fn put_change(
 }
 
 impl Session {
-    pub(super) fn write_resource(
-        &mut self,
-        ty: ResourceType,
-        json: &[u8],
-        log: LogPosition,
-        scan: ScanPosition,
-    ) {
-        let id = self.tell(log, Some(scan)).to_string();
-        self.events += 1;
-        self.format.resource(&mut self.out, ty, &id, json);
-    }
-
     /// Writes what a change means to this stream. `false`: it starts over.
     pub(super) fn write_change(
         &mut self,

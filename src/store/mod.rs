@@ -15,11 +15,13 @@ use crate::{
     position::{Epoch, LogPosition},
 };
 
+mod batch;
 mod detached;
 pub mod embedded;
 pub mod mongo;
 mod open;
 
+pub use batch::{DocRef, KeyRef, ScanBatch, Scanned};
 pub use detached::detached;
 pub use open::{MONGODB_SCHEMES, OpenError, open};
 
@@ -94,9 +96,10 @@ pub trait Snapshot: Send + Sync {
     /// One resource as of T, as stored (compact JSON).
     async fn read(&self, ty: ResourceType, id: &str) -> Result<Option<Bytes>, StoreError>;
 
-    /// Starts reading one type in key order. The reader works ahead by at most one batch and
-    /// ends by itself once the receiver is dropped. A closed channel is the end of the type; an
-    /// `Err` is the last thing sent.
+    /// Starts reading one type in key order. The reader works ahead by a batch or two, less
+    /// than a megabyte of common resources, and ends by itself once the receiver is dropped. A
+    /// closed channel is the end of the type; an `Err` is the last thing sent. A stretch in
+    /// which nothing is found gives empty batches that tell how far the scan has come.
     fn scan(&self, scan: Scan) -> mpsc::Receiver<Result<ScanBatch, StoreError>>;
 }
 
@@ -151,12 +154,20 @@ pub enum DocId {
     Oid([u8; 12]),
 }
 
+impl DocId {
+    /// A look at it.
+    #[must_use]
+    pub fn borrowed(&self) -> DocRef<'_> {
+        match self {
+            Self::Text(id) => DocRef::Text(id),
+            Self::Oid(bytes) => DocRef::Oid(*bytes),
+        }
+    }
+}
+
 impl fmt::Display for DocId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(id) => f.write_str(id),
-            Self::Oid(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
-        }
+        self.borrowed().fmt(f)
     }
 }
 
@@ -170,6 +181,15 @@ pub enum ScanKey {
 }
 
 impl ScanKey {
+    /// A look at it.
+    #[must_use]
+    pub fn borrowed(&self) -> KeyRef<'_> {
+        match self {
+            ScanKey::Id(doc) => KeyRef::Id(doc.borrowed()),
+            ScanKey::Updated(ms, doc) => KeyRef::Updated(*ms, doc.borrowed()),
+        }
+    }
+
     /// The document's key.
     #[must_use]
     pub fn doc(&self) -> &DocId {
@@ -191,28 +211,8 @@ impl ScanKey {
 impl PartialOrd for ScanKey {
     /// Keys of different orders do not compare.
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        match (self, other) {
-            (ScanKey::Id(a), ScanKey::Id(b)) => Some(a.cmp(b)),
-            (ScanKey::Updated(a, x), ScanKey::Updated(b, y)) => Some((a, x).cmp(&(b, y))),
-            _ => None,
-        }
+        self.borrowed().partial_cmp(&other.borrowed())
     }
-}
-
-/// Some resources of one type, in key order. All texts share one buffer.
-#[derive(Debug, Default)]
-pub struct ScanBatch {
-    /// The resources.
-    pub resources: Vec<Scanned>,
-}
-
-/// One resource of a scan.
-#[derive(Debug, Clone)]
-pub struct Scanned {
-    /// Where it stands in the scan.
-    pub key: ScanKey,
-    /// The stored resource as compact JSON (no line breaks).
-    pub json: Bytes,
 }
 
 /// A reader of the change log.

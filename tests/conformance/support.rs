@@ -129,12 +129,16 @@ pub async fn scan_until_end(
                 return (all, Some(error));
             }
         };
-        for resource in &batch.resources {
+        for resource in batch.resources() {
             assert!(last.is_none_or(|last| last < resource.key), "{:?} rises", resource.key);
             assert!(!resource.json.contains(&b'\n'));
             last = Some(resource.key.clone());
+            all.push(resource);
         }
-        all.extend(batch.resources);
+        if let Some(reached) = batch.reached {
+            assert!(last.is_none_or(|last| last <= reached), "{reached:?} goes back");
+            last = Some(reached);
+        }
     }
     (all, None)
 }

@@ -123,7 +123,7 @@ pub(crate) async fn scan(snapshot: &dyn Snapshot, scan: Scan) -> Result<Vec<Scan
     let mut batches = snapshot.scan(scan);
     let mut all = Vec::new();
     while let Some(batch) = batches.recv().await {
-        all.extend(batch?.resources);
+        all.extend(batch?.resources());
     }
     let keys: Vec<&ScanKey> = all.iter().map(|scanned| &scanned.key).collect();
     assert!(keys.is_sorted() && keys.windows(2).all(|pair| pair[0] != pair[1]), "{keys:?}");

@@ -68,7 +68,7 @@ pub async fn contents(store: &dyn Store, types: &[&str]) -> Copy {
         let ty = ResourceType::parse(name).expect("a type");
         let mut batches = snapshot.scan(Scan { ty, after: None, window: Window::default() });
         while let Some(batch) = batches.recv().await {
-            for scanned in batch.expect("a batch").resources {
+            for scanned in batch.expect("a batch").resources() {
                 let json = String::from_utf8(scanned.json.to_vec()).expect("UTF-8");
                 let twice = copy.insert(identity(&json).0, json);
                 assert_eq!(twice, None, "a scan gave one resource twice");

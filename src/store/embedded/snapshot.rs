@@ -4,7 +4,7 @@
 //! still reads, and the reader goes on from a new one.
 
 use std::{
-    ops::{Bound, Range},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -23,7 +23,10 @@ use super::{
 use crate::{
     fhir::ResourceType,
     position::LogPosition,
-    store::{DocId, Lookup, Scan, ScanBatch, ScanKey, Scanned, Snapshot, StoreError, Window},
+    store::{
+        DocId, DocRef, KeyRef, Lookup, Scan, ScanBatch, ScanKey, Snapshot, StoreError, Window,
+        batch::Lines,
+    },
 };
 
 /// Bounds of one batch: bytes of JSON, resources, and rows looked at.
@@ -139,11 +142,9 @@ async fn run_scan(
             if in_time { by_time(txn, &part) } else { by_id(txn, &part) }
         };
         match held.read(read).await {
-            Ok((batch, next)) => {
-                if !batch.resources.is_empty() {
-                    place.send(Ok(batch));
-                }
-                scan.after = next;
+            Ok(batch) => {
+                scan.after.clone_from(&batch.reached);
+                place.send(Ok(batch));
             }
             Err(error) => return place.send(Err(error)),
         }
@@ -156,60 +157,54 @@ async fn run_scan(
 /// Resources in the making of a batch.
 #[derive(Default)]
 struct Page {
-    text: Vec<u8>,
-    rows: Vec<(ScanKey, Range<usize>)>,
+    lines: Lines,
     looked_at: usize,
 }
 
 impl Page {
-    fn push(&mut self, key: ScanKey, json: &[u8]) {
-        let start = self.text.len();
-        self.text.extend_from_slice(json);
-        self.rows.push((key, start..self.text.len()));
+    fn push(&mut self, key: KeyRef<'_>, json: &[u8]) {
+        self.lines.text.extend_from_slice(json);
+        self.lines.end_line(key);
     }
 
     fn is_full(&self) -> bool {
-        self.text.len() >= BATCH_BYTES
-            || self.rows.len() >= BATCH_RESOURCES
+        self.lines.text.len() >= BATCH_BYTES
+            || self.lines.len() >= BATCH_RESOURCES
             || self.looked_at >= BATCH_ROWS
     }
 
-    fn into_batch(self) -> ScanBatch {
-        let text = Bytes::from(self.text);
-        let scanned = |(key, part)| Scanned { key, json: text.slice(part) };
-        ScanBatch { resources: self.rows.into_iter().map(scanned).collect() }
+    /// The batch; `next` is the key to go on after, `None` where the type has ended.
+    fn into_batch(self, next: Option<KeyRef<'_>>) -> ScanBatch {
+        self.lines.finish(next.map(KeyRef::to_key))
     }
 }
 
-/// A batch, and the key to go on after; `None`: the type has ended.
-type Part = (ScanBatch, Option<ScanKey>);
-
-fn by_id(txn: &ReadTransaction, scan: &Scan) -> Result<Part, Fault> {
+fn by_id(txn: &ReadTransaction, scan: &Scan) -> Result<ScanBatch, Fault> {
     let (ty, end) = (scan.ty.name(), after_type(scan.ty.name()));
     let after = match &scan.after {
         Some(ScanKey::Id(DocId::Text(id))) => Bound::Excluded((ty, &**id)),
         None => Bound::Included((ty, "")),
         // All keys here are texts, which stand before ObjectIds.
-        Some(_) => return Ok((ScanBatch::default(), None)),
+        Some(_) => return Ok(ScanBatch::default()),
     };
     let mut page = Page::default();
     let before = Bound::Excluded((&*end, ""));
     for entry in txn.open_table(tables::RESOURCES)?.range::<(&str, &str)>((after, before))? {
         let (key, row) = entry?;
         let (_, updated_ms, json) = row.value();
-        let key = ScanKey::Id(DocId::Text(key.value().1.into()));
+        let key = KeyRef::Id(DocRef::Text(key.value().1));
         page.looked_at += 1;
         if scan.window.contains(Some(updated_ms)) {
-            page.push(key.clone(), json);
+            page.push(key, json);
         }
         if page.is_full() {
-            return Ok((page.into_batch(), Some(key)));
+            return Ok(page.into_batch(Some(key)));
         }
     }
-    Ok((page.into_batch(), None))
+    Ok(page.into_batch(None))
 }
 
-fn by_time(txn: &ReadTransaction, scan: &Scan) -> Result<Part, Fault> {
+fn by_time(txn: &ReadTransaction, scan: &Scan) -> Result<ScanBatch, Fault> {
     let (ty, end) = (scan.ty.name(), after_type(scan.ty.name()));
     let updated = txn.open_table(tables::UPDATED)?;
     let resources = txn.open_table(tables::RESOURCES)?;
@@ -219,20 +214,20 @@ fn by_time(txn: &ReadTransaction, scan: &Scan) -> Result<Part, Fault> {
         None => Bound::Excluded((&*end, i64::MIN, "")),
     };
     let Some(after) = time_bound(ty, scan.after.as_ref(), scan.window) else {
-        return Ok((ScanBatch::default(), None));
+        return Ok(ScanBatch::default());
     };
     for entry in updated.range::<(&str, i64, &str)>((after, before))? {
         let (key, _) = entry?;
         let (_, ms, id) = key.value();
         let row = resources.get((ty, id))?;
         let row = row.ok_or_else(|| Fault::Corrupted(format!("{ty}/{id} has no row")))?;
-        let key = ScanKey::Updated(ms, DocId::Text(id.into()));
-        page.push(key.clone(), row.value().2);
+        let key = KeyRef::Updated(ms, DocRef::Text(id));
+        page.push(key, row.value().2);
         if page.is_full() {
-            return Ok((page.into_batch(), Some(key)));
+            return Ok(page.into_batch(Some(key)));
         }
     }
-    Ok((page.into_batch(), None))
+    Ok(page.into_batch(None))
 }
 
 /// Where a scan by time begins: after the key, and within the window. `None`: past all.

@@ -4,6 +4,8 @@
 
 use std::io::Write as _;
 
+use super::digits;
+
 const BIAS: i64 = 6176;
 const EXPONENTS: std::ops::RangeInclusive<i64> = -6176..=6111;
 const MAX_DIGITS: usize = 34;
@@ -81,8 +83,13 @@ impl Decimal {
     }
 }
 
-/// The digits of a coefficient, at least one.
-fn decimal_digits(mut value: u128, buffer: &mut [u8; 40]) -> &[u8] {
+/// The digits of a coefficient, at least one. Those beyond 64 bits, which divide slowly, are rare.
+fn decimal_digits(value: u128, buffer: &mut [u8; 40]) -> &[u8] {
+    let Ok(value) = u64::try_from(value) else { return wide_digits(value, buffer) };
+    digits::fill(value, buffer)
+}
+
+fn wide_digits(mut value: u128, buffer: &mut [u8; 40]) -> &[u8] {
     let mut at = buffer.len();
     loop {
         at -= 1;

@@ -9,13 +9,15 @@ use bytes::Bytes;
 
 use super::{
     decimal::Decimal,
+    digits,
     head::Head,
     layout::Layout,
+    plain::plain,
     walk::{Element, Elements, Malformed, kind, length_prefixed, split_cstring},
 };
 use crate::{
     fhir::{ResourceType, instant},
-    store::DocId,
+    store::{DocId, DocRef},
 };
 
 /// Deeper than the server stores anything.
@@ -73,11 +75,7 @@ pub(super) fn json(document: &[u8], ty: ResourceType, layout: &Layout) -> Result
 pub(super) fn id_text(doc: &DocId) -> Box<str> {
     match doc {
         DocId::Text(id) => id.clone(),
-        DocId::Oid(bytes) => {
-            let mut hex = Vec::with_capacity(26);
-            oid(bytes, &mut hex);
-            String::from_utf8_lossy(&hex[1..25]).into()
-        }
+        DocId::Oid(_) => doc.to_string().into(),
     }
 }
 
@@ -90,7 +88,7 @@ struct Writer<'o, 'd> {
 impl Writer<'_, '_> {
     fn top_level(&mut self, element: &Element<'_>, head: &Head<'_>) -> Result<(), Malformed> {
         self.member(element.name);
-        match (element.name, &head.doc) {
+        match (element.name, head.doc) {
             (b"id", Some(doc)) => id(doc, self.out),
             _ => self.value(element, 1)?,
         }
@@ -101,19 +99,22 @@ impl Writer<'_, '_> {
     }
 
     fn derived_id(&mut self, head: &Head<'_>) {
-        if let (false, Some(doc)) = (head.has_id, &head.doc) {
+        if let (false, Some(doc)) = (head.has_id, head.doc) {
             self.member(b"id");
             id(doc, self.out);
         }
     }
 
     /// A comma unless this is the first member, the name, a colon.
+    #[inline]
     fn member(&mut self, name: &[u8]) {
-        if self.out.last() != Some(&b'{') {
-            self.out.push(b',');
+        if self.out.last() == Some(&b'{') {
+            self.out.push(b'"');
+        } else {
+            self.out.extend_from_slice(b",\"");
         }
-        string(name, self.out);
-        self.out.push(b':');
+        text_of(name, self.out);
+        self.out.extend_from_slice(b"\":");
     }
 
     fn value(&mut self, element: &Element<'_>, depth: usize) -> Result<(), Malformed> {
@@ -123,7 +124,7 @@ impl Writer<'_, '_> {
             kind::ARRAY => return self.array(element.value, depth + 1),
             kind::DECIMAL128 => self.decimal(element.value.try_into().map_err(|_| Malformed)?),
             kind::STRING | kind::SYMBOL | kind::CODE => {
-                string(element.text().ok_or(Malformed)?, out);
+                string(length_prefixed(element.value).ok_or(Malformed)?, out);
             }
             kind::INT32 => integer(element.i32().ok_or(Malformed)?.into(), out),
             kind::INT64 => integer(element.i64().ok_or(Malformed)?, out),
@@ -215,10 +216,10 @@ fn is_number(text: &str) -> bool {
     serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok_and(|raw| raw.get() == text)
 }
 
-fn id(doc: &DocId, out: &mut Vec<u8>) {
+fn id(doc: DocRef<'_>, out: &mut Vec<u8>) {
     match doc {
-        DocId::Text(id) => string(id.as_bytes(), out),
-        DocId::Oid(bytes) => oid(bytes, out),
+        DocRef::Text(id) => string(id.as_bytes(), out),
+        DocRef::Oid(bytes) => oid(&bytes, out),
     }
 }
 
@@ -234,11 +235,24 @@ fn oid(bytes: &[u8], out: &mut Vec<u8>) {
 /// A string in quotes, with no more escapes than JSON demands. What is no UTF-8 becomes U+FFFD.
 fn string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
+    text_of(text, out);
+    out.push(b'"');
+}
+
+/// What stands between the quotes.
+#[inline]
+fn text_of(text: &[u8], out: &mut Vec<u8>) {
+    if !plain(text, out) {
+        unlike_plain(text, out);
+    }
+}
+
+#[cold]
+fn unlike_plain(text: &[u8], out: &mut Vec<u8>) {
     match std::str::from_utf8(text) {
         Ok(_) => escaped(text, out),
         Err(_) => escaped(String::from_utf8_lossy(text).as_bytes(), out),
     }
-    out.push(b'"');
 }
 
 fn escaped(mut text: &[u8], out: &mut Vec<u8>) {
@@ -279,32 +293,38 @@ fn escape(byte: u8, out: &mut Vec<u8>) {
 }
 
 fn integer(value: i64, out: &mut Vec<u8>) {
-    // Writing into a Vec can't fail, here and below.
-    let _ = write!(out, "{value}");
+    if value < 0 {
+        out.push(b'-');
+    }
+    digits::write(value.unsigned_abs(), out);
 }
 
 /// The shortest text that reads back as the same double; a whole number has no fraction, since
 /// JavaScript writers store integers so. JSON has no NaN and no infinity: null, as in JavaScript.
 fn double(value: f64, out: &mut Vec<u8>) {
     const EXACT: f64 = 9_007_199_254_740_992.0;
-    let _ = if !value.is_finite() {
-        out.write_all(b"null")
+    if !value.is_finite() {
+        out.extend_from_slice(b"null");
     } else if value.fract() == 0.0 && value.abs() <= EXACT {
-        write!(out, "{value}")
+        if value.is_sign_negative() {
+            out.push(b'-');
+        }
+        digits::write(value.abs() as u64, out);
     } else {
-        write!(out, "{value:?}")
-    };
+        // Writing into a Vec can't fail, here and below.
+        let _ = write!(out, "{value:?}");
+    }
 }
 
 /// A FHIR instant. Beyond the years 1 to 9999, which an instant can't tell, the bare ms in a
 /// string.
 fn date(ms: i64, out: &mut Vec<u8>) {
-    const YEAR_1: i64 = -62_135_596_800_000;
-    const YEAR_10000: i64 = 253_402_300_800_000;
-    let _ = match instant::from_millis(ms) {
-        Some(at) if (YEAR_1..YEAR_10000).contains(&ms) => write!(out, "\"{at:.3}\""),
-        _ => write!(out, "\"{ms}\""),
-    };
+    out.push(b'"');
+    match instant::ascii(ms) {
+        Some(text) => out.extend_from_slice(&text),
+        None => integer(ms, out),
+    }
+    out.push(b'"');
 }
 
 /// What no FHIR writer stores, in the most telling text there is.

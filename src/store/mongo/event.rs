@@ -7,7 +7,10 @@ use super::{
     head, time,
     walk::{Element, Elements, Malformed, kind},
 };
-use crate::{fhir::instant, store::DocId};
+use crate::{
+    fhir::instant,
+    store::{DocId, DocRef},
+};
 
 /// An event, of whatever kind and collection.
 #[derive(Debug, Clone)]
@@ -64,7 +67,9 @@ impl<'a> Event<'a> {
             b"wallTime" => self.wall_ms = element.date(),
             b"ns" => self.collection = text(named("coll")).unwrap_or_default(),
             b"to" => self.renamed_to = text(named("coll")),
-            b"documentKey" => self.doc = named("_id").and_then(|key| head::doc_id(&key)),
+            b"documentKey" => {
+                self.doc = named("_id").and_then(|key| head::doc_id(&key)).map(DocRef::to_doc);
+            }
             b"fullDocument" => self.after = document,
             b"fullDocumentBeforeChange" => self.before = document,
             _ => {}

@@ -4,13 +4,13 @@ use super::{
     layout::LEXICAL,
     walk::{Element, Elements, Malformed, kind},
 };
-use crate::{fhir::instant, store::DocId};
+use crate::{fhir::instant, store::DocRef};
 
 /// The facts of one document, from one pass over its top level.
 #[derive(Debug, Clone)]
 pub(super) struct Head<'a> {
     /// `_id`; `None` where it is neither a string nor an ObjectId.
-    pub(super) doc: Option<DocId>,
+    pub(super) doc: Option<DocRef<'a>>,
     /// `meta.lastUpdated` in ms since 1970, from a date or from an instant's text.
     pub(super) updated_ms: Option<i64>,
     /// `meta.versionId`, 0 where it is no number.
@@ -61,10 +61,10 @@ impl<'a> Head<'a> {
 }
 
 /// The key that a string or an ObjectId is.
-pub(super) fn doc_id(element: &Element<'_>) -> Option<DocId> {
+pub(super) fn doc_id<'a>(element: &Element<'a>) -> Option<DocRef<'a>> {
     match element.kind {
-        kind::STRING => element.utf8().map(|text| DocId::Text(text.into())),
-        kind::OBJECT_ID => element.value.try_into().ok().map(DocId::Oid),
+        kind::STRING => element.utf8().map(DocRef::Text),
+        kind::OBJECT_ID => element.value.try_into().ok().map(DocRef::Oid),
         _ => None,
     }
 }

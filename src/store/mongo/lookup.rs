@@ -13,7 +13,7 @@ use mongodb::{
 use super::{Shared, decode, errors, head::Head, log};
 use crate::{
     fhir::ResourceType,
-    store::{DocId, StoreError},
+    store::{DocId, DocRef, StoreError},
 };
 
 /// A document's place: type and key.
@@ -85,6 +85,7 @@ async fn read_type(
         let bytes = document.as_bytes();
         let head = Head::of(bytes).ok();
         let (doc, updated_ms) = head.map_or((None, None), |head| (head.doc, head.updated_ms));
+        let doc = doc.map(DocRef::to_doc);
         if let (Some(doc), Some(json)) = (doc, shared.json(ty, bytes)) {
             documents.insert((ty, doc), Found { json, updated_ms });
         }

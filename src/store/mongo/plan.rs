@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     fhir::{ResourceType, instant, resource::Resource},
-    store::{Action, DocId, Effect, Expect, StoreError, Write, WriteError, Written},
+    store::{Action, DocId, DocRef, Effect, Expect, StoreError, Write, WriteError, Written},
 };
 
 /// A current version.
@@ -38,7 +38,7 @@ impl There {
     pub(super) fn add(&mut self, ty: ResourceType, document: RawDocumentBuf) {
         let Ok(head) = Head::of(document.as_bytes()) else { return };
         let (version, updated_ms) = (head.version, head.updated_ms);
-        let Some(doc) = head.doc else { return };
+        let Some(doc) = head.doc.map(DocRef::to_doc) else { return };
         let id = encode::id_text(&doc);
         let current = Current { doc, document, version, updated_ms };
         self.current.entry((ty, id)).or_insert(current);

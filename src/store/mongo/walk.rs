@@ -60,6 +60,7 @@ impl<'a> Elements<'a> {
     }
 
     /// The next element.
+    #[inline(always)]
     pub(super) fn next(&mut self) -> Result<Option<Element<'a>>, Malformed> {
         let Some((kind, rest)) = self.rest.split_first() else { return Ok(None) };
         let (name, rest) = split_cstring(rest)?;
@@ -140,12 +141,28 @@ pub(super) fn length_prefixed(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// Splits after the zero that ends a name.
+#[inline]
 pub(super) fn split_cstring(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
-    let end = bytes.iter().position(|byte| *byte == 0).ok_or(Malformed)?;
+    let end = zero_in_front(bytes)
+        .or_else(|| bytes.iter().position(|byte| *byte == 0))
+        .ok_or(Malformed)?;
     Ok((&bytes[..end], &bytes[end + 1..]))
 }
 
+/// Where the first zero is, if within the first 24 bytes and eight at a time can be looked at.
+#[inline]
+fn zero_in_front(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    let (words, _) = bytes.as_chunks::<8>();
+    words.iter().take(3).enumerate().find_map(|(nth, word)| {
+        let word = u64::from_le_bytes(*word);
+        let zeros = word.wrapping_sub(ONES) & !word & ONES << 7;
+        (zeros != 0).then(|| nth * 8 + (zeros.trailing_zeros() / 8) as usize)
+    })
+}
+
 /// How many bytes a value of this type takes at the front of `bytes`.
+#[inline(always)]
 fn size(kind: u8, bytes: &[u8]) -> Result<usize, Malformed> {
     match kind {
         kind::UNDEFINED | kind::NULL | kind::MIN_KEY | kind::MAX_KEY => Ok(0),
