@@ -31,21 +31,26 @@ const MOST_UNSENT: u32 = 256 << 10;
 /// With how many letters HTTP/2 begins that no HTTP/1 method begins with (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI ";
 
-pub(super) async fn speak(shared: Connections, socket: TcpStream, peer: SocketAddr) {
+/// Answers on a connection until its end, or until a stream gets the socket to itself.
+pub(super) async fn speak(
+    shared: &Connections,
+    socket: TcpStream,
+    peer: SocketAddr,
+) -> Option<Direct> {
     let spoken = match prepare(&socket) {
         Ok(()) => match timeout(shared.options.head_deadline, is_http2(&socket)).await {
-            Ok(Ok(true)) => http2(&shared, socket, peer).await,
-            Ok(Ok(false)) => http1(&shared, socket, peer).await,
+            // Both are large, and not yet needed while a connection waits for its first bytes.
+            Ok(Ok(true)) => Box::pin(http2(shared, socket, peer)).await,
+            Ok(Ok(false)) => Box::pin(http1(shared, socket, peer)).await,
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err("it has asked for nothing".into()),
         },
         Err(error) => Err(error.into()),
     };
-    match spoken {
-        Ok(Some(direct)) => shared.crowd.carry(direct).await,
-        Ok(None) => {}
-        Err(error) => super::ended(peer, &error),
-    }
+    spoken.unwrap_or_else(|error| {
+        super::ended(peer, &error);
+        None
+    })
 }
 
 type Spoken = Result<Option<Direct>, Box<dyn std::error::Error + Send + Sync>>;

@@ -91,9 +91,13 @@ impl Connections {
 
     fn open(&self, socket: TcpStream, peer: SocketAddr) {
         let (shared, cut) = (self.clone(), self.cut.clone());
-        self.tasks.spawn(async move {
-            cut.run_until_cancelled(http::speak(shared, socket, peer)).await;
-        });
+        let carried = async move {
+            if let Some(direct) = http::speak(&shared, socket, peer).await {
+                // What hyper held is free by now.
+                Box::pin(shared.crowd.carry(direct)).await;
+            }
+        };
+        self.tasks.spawn(async move { cut.run_until_cancelled(carried).await });
     }
 
     /// Waits until each connection has ended, but no longer than `most`; what then still stands
