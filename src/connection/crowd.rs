@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::yield_now,
     time::{MissedTickBehavior, interval},
 };
@@ -39,6 +39,8 @@ const BREATH: usize = 64;
 pub(super) struct Crowd {
     carriers: Vec<mpsc::UnboundedSender<Seat>>,
     next: AtomicUsize,
+    /// Streams with much to send don't take the last core.
+    turns: Semaphore,
 }
 
 impl Crowd {
@@ -66,7 +68,8 @@ impl Crowd {
                 tasks.spawn(async move { cut.run_until_cancelled(carrier.run(drain)).await });
                 sender
             });
-            Self { carriers: carriers.collect(), next: AtomicUsize::new(0) }
+            let turns = Semaphore::new(cores.saturating_sub(1).max(1));
+            Self { carriers: carriers.collect(), next: AtomicUsize::new(0), turns }
         })
     }
 
@@ -76,7 +79,7 @@ impl Crowd {
     }
 
     async fn carry_rest(&self, mut direct: Direct, mut unsent: Bytes) {
-        while let Some(seat) = direct.run(unsent).await {
+        while let Some(seat) = direct.run(unsent, &self.turns).await {
             let next = self.next.fetch_add(1, Ordering::Relaxed) % self.carriers.len();
             match self.carriers[next].send(seat) {
                 Ok(()) => return,

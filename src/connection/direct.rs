@@ -1,11 +1,18 @@
 //! One event stream on its own socket, in a task of its own: while it reads its history, lags,
 //! starts over or says good-bye.
+//!
+//! Thousands of them may have much to send at once, after a restart say. They take turns, so
+//! that the queue of who wants to run stays short and the level streams hear of a change at
+//! once; and what waits for its turn is a position, not a chunk.
 
-use std::{io, net::SocketAddr};
+use std::{future::poll_fn, io, net::SocketAddr, pin::Pin, task::Poll};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use tokio::pin;
+use futures_core::Stream;
+use tokio::{
+    pin,
+    sync::{Semaphore, SemaphorePermit},
+};
 
 use super::{crowd::Seat, wire::Wire};
 use crate::session::{Outgoing, Piece};
@@ -18,11 +25,11 @@ pub(super) struct Direct {
 }
 
 impl Direct {
-    /// Writes `unsent`, then piece by piece. Returns a stream that has come level with the ring;
-    /// `None`: it has ended.
-    pub(super) async fn run(self, unsent: Bytes) -> Option<Seat> {
+    /// Writes `unsent`, then piece by piece, each in one of the `turns`. Returns a stream that
+    /// has come level with the ring; `None`: it has ended.
+    pub(super) async fn run(self, unsent: Bytes, turns: &Semaphore) -> Option<Seat> {
         let Self { wire, peer, outgoing } = self;
-        match carry(&wire, outgoing, unsent).await {
+        match carry(&wire, outgoing, unsent, turns).await {
             Ok(Some(outgoing)) => Seat::take(Self { wire, peer, outgoing }),
             Ok(None) => {
                 wire.end().await;
@@ -40,6 +47,7 @@ async fn carry(
     wire: &Wire,
     mut outgoing: Box<Outgoing>,
     unsent: Bytes,
+    turns: &Semaphore,
 ) -> io::Result<Option<Box<Outgoing>>> {
     if let Err(error) = wire.all(unsent).await {
         outgoing.open.ends(&error.to_string());
@@ -48,15 +56,43 @@ async fn carry(
     let pieces = outgoing.pieces(true);
     pin!(pieces);
     loop {
-        let piece = tokio::select! {
+        let (piece, turn) = tokio::select! {
             biased;
-            piece = pieces.next() => piece,
+            next = in_turn(pieces.as_mut(), turns) => next,
             () = wire.hung_up() => return Err(io::ErrorKind::UnexpectedEof.into()),
         };
         match piece.transpose()? {
-            Some(Piece::Chunk(chunk)) => wire.chunk(chunk).await?,
+            Some(Piece::Chunk(chunk)) => {
+                let rest = wire.chunk_now(chunk)?;
+                drop(turn);
+                wire.all(rest).await?;
+            }
             Some(Piece::Level(outgoing)) => return Ok(Some(outgoing)),
             None => return Ok(None),
         }
+    }
+}
+
+/// The next piece, made within a turn that goes on with it. While there is none, others have
+/// the turn.
+async fn in_turn<'t, S: Stream>(
+    mut pieces: Pin<&mut S>,
+    turns: &'t Semaphore,
+) -> (Option<S::Item>, Option<SemaphorePermit<'t>>) {
+    loop {
+        // Nobody closes them: at worst it does not wait.
+        let turn = turns.acquire().await.ok();
+        let next = poll_fn(|cx| Poll::Ready(pieces.as_mut().poll_next(cx))).await;
+        match next {
+            Poll::Ready(piece) => return (piece, turn),
+            Poll::Pending => drop(turn),
+        }
+        // The pieces wake this task.
+        let mut woken = false;
+        poll_fn(|_| match std::mem::replace(&mut woken, true) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
     }
 }

@@ -35,32 +35,42 @@ impl Wire {
         }
     }
 
-    /// Writes part of a body as one chunk.
+    /// Writes as much of a part of a body, as one chunk, as the socket takes now; gives the rest.
     ///
     /// # Errors
-    /// The connection is gone, or its client has taken nothing for too long.
-    pub(super) async fn chunk(&self, body: Bytes) -> io::Result<()> {
-        if body.is_empty() {
-            return Ok(());
-        }
+    /// The connection is gone.
+    pub(super) fn chunk_now(&self, body: Bytes) -> io::Result<impl Buf + use<>> {
+        // An empty chunk would end the body; there is none.
         let size = Bytes::from(size_line(body.len()));
-        self.all(size.chain(body).chain(&b"\r\n"[..])).await
+        let mut bytes = size.chain(body).chain(&b"\r\n"[..]);
+        self.now(&mut bytes)?;
+        Ok(bytes)
     }
 
-    /// Writes what already is a chunk, or the rest of one.
-    ///
-    /// # Errors
-    /// As [`chunk`](Self::chunk).
-    pub(super) async fn all(&self, mut bytes: impl Buf) -> io::Result<()> {
+    /// Writes until all is written or the socket takes no more.
+    fn now(&self, bytes: &mut impl Buf) -> io::Result<()> {
         while bytes.has_remaining() {
             let mut slices = [IoSlice::new(&[]); 4];
             let count = bytes.chunks_vectored(&mut slices);
             match self.socket.try_write_vectored(&slices[..count]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => bytes.advance(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.room().await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
+        }
+        Ok(())
+    }
+
+    /// Writes what already is a chunk, or the rest of one.
+    ///
+    /// # Errors
+    /// The connection is gone, or its client has taken nothing for too long.
+    pub(super) async fn all(&self, mut bytes: impl Buf) -> io::Result<()> {
+        self.now(&mut bytes)?;
+        while bytes.has_remaining() {
+            self.room().await?;
+            self.now(&mut bytes)?;
         }
         Ok(())
     }
