@@ -81,16 +81,24 @@ async fn each_level_stream_gets_what_is_its_own() {
     }
 }
 
-/// Asks by hand, reads up to some bytes, and then nothing.
+/// Asks by hand as soon as there is a place, reads up to some bytes, and then nothing.
 async fn silent(app: &App, query: &str, accept: &str, until: &[u8]) -> TcpStream {
-    let mut socket = TcpStream::connect(app.address).await.expect("a connection");
     let request = format!("GET {query} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n");
-    socket.write_all(request.as_bytes()).await.expect("written");
-    let mut read = Vec::new();
-    while !read.windows(until.len()).any(|part| part == until) {
-        read.push(socket.read_u8().await.expect("an answer"));
-    }
-    socket
+    let holds = |read: &[u8], part: &[u8]| read.windows(part.len()).any(|at| at == part);
+    let ask = async {
+        loop {
+            let mut socket = TcpStream::connect(app.address).await.expect("a connection");
+            socket.write_all(request.as_bytes()).await.expect("written");
+            let mut read = Vec::new();
+            while !holds(&read, b"throttled") {
+                read.push(socket.read_u8().await.expect("an answer"));
+                if holds(&read, until) {
+                    return socket;
+                }
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, ask).await.expect("an answer in time")
 }
 
 /// Reads on until the other side has ended the connection.
