@@ -78,16 +78,12 @@ impl Crowd {
         self.carry_rest(direct, Bytes::new()).await;
     }
 
-    async fn carry_rest(&self, mut direct: Direct, mut unsent: Bytes) {
-        while let Some(seat) = direct.run(unsent, &self.turns).await {
-            let next = self.next.fetch_add(1, Ordering::Relaxed) % self.carriers.len();
-            match self.carriers[next].send(seat) {
-                Ok(()) => return,
-                // The crowd has gone home.
-                Err(mpsc::error::SendError(seat)) => {
-                    (direct, unsent) = (seat.leave(), Bytes::new());
-                }
-            }
+    async fn carry_rest(&self, direct: Direct, unsent: Bytes) {
+        let Some(seat) = direct.run(unsent, &self.turns, true).await else { return };
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.carriers.len();
+        if let Err(mpsc::error::SendError(seat)) = self.carriers[next].send(seat) {
+            // The crowd has gone home.
+            seat.leave().run(Bytes::new(), &self.turns, false).await;
         }
     }
 }

@@ -26,10 +26,19 @@ pub(super) struct Direct {
 
 impl Direct {
     /// Writes `unsent`, then piece by piece, each in one of the `turns`. Returns a stream that
-    /// has come level with the ring; `None`: it has ended.
-    pub(super) async fn run(self, unsent: Bytes, turns: &Semaphore) -> Option<Seat> {
-        let Self { wire, peer, outgoing } = self;
-        match carry(&wire, outgoing, unsent, turns).await {
+    /// has come level with the ring, where it `may_leave`; `None`: it has ended.
+    pub(super) async fn run(
+        self,
+        unsent: Bytes,
+        turns: &Semaphore,
+        may_leave: bool,
+    ) -> Option<Seat> {
+        let Self { wire, peer, mut outgoing } = self;
+        if let Err(error) = wire.all(unsent).await {
+            outgoing.open.ends(&error.to_string());
+            return None;
+        }
+        match carry(&wire, outgoing.pieces(may_leave), turns).await {
             Ok(Some(outgoing)) => Seat::take(Self { wire, peer, outgoing }),
             Ok(None) => {
                 wire.end().await;
@@ -45,15 +54,9 @@ impl Direct {
 
 async fn carry(
     wire: &Wire,
-    mut outgoing: Box<Outgoing>,
-    unsent: Bytes,
+    pieces: impl Stream<Item = io::Result<Piece>>,
     turns: &Semaphore,
 ) -> io::Result<Option<Box<Outgoing>>> {
-    if let Err(error) = wire.all(unsent).await {
-        outgoing.open.ends(&error.to_string());
-        return Err(error);
-    }
-    let pieces = outgoing.pieces(true);
     pin!(pieces);
     loop {
         let (piece, turn) = tokio::select! {
