@@ -23,7 +23,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{net::TcpStream, pin, time::timeout};
 use tower_service::Service as _;
 
-use super::{Connections, direct::Direct, guard::Guard, takeover::Takeover, wire::Wire};
+use super::{
+    Connections, direct::Direct, guard::Guard, socket::Socket, takeover::Takeover, wire::Wire,
+};
 
 /// What a client may leave in the kernel's hands of what is written to it, in bytes.
 const MOST_UNSENT: u32 = 256 << 10;
@@ -31,7 +33,7 @@ const MOST_UNSENT: u32 = 256 << 10;
 /// With how many letters HTTP/2 begins that no HTTP/1 method begins with (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI ";
 
-pub(super) async fn speak(shared: Connections, socket: TcpStream, peer: SocketAddr) {
+pub(super) async fn speak(shared: Connections, socket: Socket, peer: SocketAddr) {
     let spoken = match prepare(&socket) {
         Ok(()) => match timeout(shared.options.head_deadline, is_http2(&socket)).await {
             Ok(Ok(true)) => http2(&shared, socket, peer).await,
@@ -73,7 +75,7 @@ async fn is_http2(socket: &TcpStream) -> io::Result<bool> {
     }
 }
 
-async fn http2(shared: &Connections, socket: TcpStream, peer: SocketAddr) -> Spoken {
+async fn http2(shared: &Connections, socket: Socket, peer: SocketAddr) -> Spoken {
     let guard = Guard::new(socket, shared.options.write_deadline, Takeover::default());
     let service = service(shared, peer, None);
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -90,7 +92,7 @@ async fn http2(shared: &Connections, socket: TcpStream, peer: SocketAddr) -> Spo
     Ok(None)
 }
 
-async fn http1(shared: &Connections, socket: TcpStream, peer: SocketAddr) -> Spoken {
+async fn http1(shared: &Connections, socket: Socket, peer: SocketAddr) -> Spoken {
     let takeover = Takeover::default();
     let guard = Guard::new(socket, shared.options.write_deadline, takeover.clone());
     let service = service(shared, peer, Some(takeover.clone()));

@@ -17,10 +17,8 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::sleep,
-};
+use metrics::counter;
+use tokio::{net::TcpListener, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
@@ -32,12 +30,14 @@ mod crowd;
 mod direct;
 mod guard;
 mod http;
+mod socket;
 mod takeover;
 mod wire;
 
 pub use takeover::Takeover;
 
 use crowd::Crowd;
+use socket::Socket;
 
 /// Times of connections.
 #[derive(Debug, Clone, Copy)]
@@ -79,9 +79,10 @@ impl Connections {
     pub async fn accept(&self, listener: &TcpListener) {
         loop {
             match listener.accept().await {
-                Ok((socket, peer)) => self.open(socket, peer),
+                Ok((socket, peer)) => self.open(Socket::new(socket), peer),
                 Err(error) => {
                     // Mostly too many open files: those who wait in the queue don't go away.
+                    counter!("fhirtail_accept_failures_total").increment(1);
                     warn!(%error, "a connection can't be accepted");
                     sleep(Duration::from_millis(100)).await;
                 }
@@ -89,7 +90,7 @@ impl Connections {
         }
     }
 
-    fn open(&self, socket: TcpStream, peer: SocketAddr) {
+    fn open(&self, socket: Socket, peer: SocketAddr) {
         let (shared, cut) = (self.clone(), self.cut.clone());
         self.tasks.spawn(async move {
             cut.run_until_cancelled(http::speak(shared, socket, peer)).await;

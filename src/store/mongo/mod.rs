@@ -6,12 +6,13 @@
 
 use std::{
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Once, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 use mongodb::{
     Client, ClientSession, Collection, Database,
     bson::{Document, RawDocumentBuf, doc},
@@ -91,6 +92,8 @@ pub(crate) struct Shared {
     catalog: RwLock<(Arc<Catalog>, Instant)>,
     /// Set once the collection of tombstones is there.
     tombstones: tokio::sync::OnceCell<()>,
+    /// Called once the oplog turned out to be no business of ours.
+    no_oplog: Once,
 }
 
 impl fmt::Debug for MongoStore {
@@ -133,6 +136,7 @@ impl MongoStore {
             batch_size: options.batch_size,
             catalog: RwLock::new((Arc::new(catalog), Instant::now())),
             tombstones: tokio::sync::OnceCell::new(),
+            no_oplog: Once::new(),
         };
         Ok(Arc::new(Self { shared: Arc::new(shared), description: deployment.description }))
     }
@@ -156,6 +160,11 @@ impl Store for MongoStore {
     async fn recent(&self, back: Duration) -> Result<LogPosition, StoreError> {
         let shared = self.shared.clone();
         detached(async move { log::recent(&shared, back).await }).await
+    }
+
+    async fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
+        let shared = self.shared.clone();
+        detached(async move { log::oldest_instant(&shared).await }).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
