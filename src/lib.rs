@@ -21,6 +21,7 @@ pub mod live;
 pub mod plan;
 pub mod position;
 pub mod request;
+mod seldom;
 pub mod server;
 pub mod session;
 pub mod store;

@@ -22,7 +22,7 @@ use tokio::{net::TcpListener, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use crate::live::Hub;
+use crate::{live::Hub, seldom::Seldom};
 
 mod audience;
 mod chunked;
@@ -77,13 +77,14 @@ impl Connections {
 
     /// Lets in whoever comes, until dropped.
     pub async fn accept(&self, listener: &TcpListener) {
+        let seldom = Seldom::new();
         loop {
             match listener.accept().await {
                 Ok((socket, peer)) => self.open(Socket::new(socket), peer),
                 Err(error) => {
                     // Mostly too many open files: those who wait in the queue don't go away.
                     counter!("fhirtail_accept_failures_total").increment(1);
-                    warn!(%error, "a connection can't be accepted");
+                    seldom.say(|more| warn!(%error, more, "a connection can't be accepted"));
                     sleep(Duration::from_millis(100)).await;
                 }
             }

@@ -23,7 +23,7 @@ use super::{
     Changes, LogPosition, Lookup, ResourceType, Snapshot, Store, StoreError, Write, WriteError,
     Written, detached,
 };
-use crate::position::Epoch;
+use crate::{position::Epoch, seldom::Seldom};
 use catalog::Catalog;
 use head::Head;
 use layout::{DELETED, Layout};
@@ -284,8 +284,11 @@ fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(SHOWN)));
 }
 
-/// Tells of a document that can't be read, and goes on without it.
+/// Tells of a document that can't be read, and goes on without it. There may be millions.
 fn unreadable(ty: ResourceType, why: &str) {
     metrics::counter!("fhirtail_unreadable_documents_total").increment(1);
-    tracing::warn!(%ty, why, "a document can't be read as a resource; it is left out");
+    static SELDOM: Seldom = Seldom::new();
+    SELDOM.say(|more| {
+        tracing::warn!(%ty, why, more, "a document can't be read as a resource; it is left out");
+    });
 }
