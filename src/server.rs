@@ -126,6 +126,7 @@ impl Server {
 fn options(args: &ServerArgs, metrics: Option<PrometheusHandle>) -> HttpOptions {
     HttpOptions {
         body_limit: args.stream.body_limit,
+        read_deadline: args.stream.read_deadline,
         cors_origins: args.listen.cors_origins.clone(),
         keep_alive: args.stream.keep_alive,
         retry: args.stream.retry,
