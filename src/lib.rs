@@ -13,6 +13,7 @@ pub mod connection;
 pub mod demo;
 pub mod error;
 pub mod fhir;
+mod files;
 pub mod filter;
 pub mod frame;
 pub mod history;
