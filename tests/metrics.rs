@@ -126,10 +126,9 @@ async fn stalled(server: &Process) -> TcpStream {
     socket
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_there_is_documented_and_what_is_documented_is_there() {
-    let bench = left_alone().await;
-    let server = Process::serve(&bench.name, &[]);
+/// What is there is documented, and what is documented is there.
+async fn all_is_there(store: &str) {
+    let server = Process::serve(store, &[]);
     let documented = documented();
     assert!(documented.len() > 25, "{documented:?}");
     let all = |metrics: &Metrics| metrics.names().len() >= documented.len();
@@ -144,6 +143,20 @@ async fn what_is_there_is_documented_and_what_is_documented_is_there() {
     assert!(metrics.series.contains_key(&format!("{COMMIT_TO_SOCKET}_bucket{{le=\"0.0005\"}}")));
     let capacity = metrics.value("fhirtail_ring_capacity_bytes");
     assert_eq!(capacity, f64::from(32 << 20));
+    until(&server, "at rest", |m| m.value("fhirtail_tail_lag_seconds") == 0.0).await;
+    assert!(metrics.value("fhirtail_log_headroom_seconds") < 24.0 * 3_600.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded() {
+    all_is_there(&left_alone().await.name).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb() {
+    let Some(bench) = support::mongo().await else { return };
+    commit(bench.store.as_ref(), vec![put(&patient(1, "x"))]).await;
+    all_is_there(&bench.name).await;
 }
 
 /// Two streams and what they get, to the event.
