@@ -80,6 +80,11 @@ impl IntoResponse for ApiError {
             let seconds = HeaderValue::from(wait.as_secs());
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
+        if self.status == StatusCode::REQUEST_TIMEOUT {
+            // The rest of the request, should it come, is not waited for. HTTP/2 takes no notice.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
         response
     }
 }

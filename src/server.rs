@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use crate::{
     config::ServerArgs,
     connection::{ConnectionOptions, Connections},
+    files,
     http::{self, AppState, HttpOptions, Limits},
     live::Hub,
     store::{Store, StoreError},
@@ -69,8 +70,9 @@ impl Server {
         let hub = Hub::start(Arc::clone(&store), args.live.into(), tasks.clone(), stop.clone());
         let options = Arc::new(options(args, metrics));
         let drain = CancellationToken::new();
-        let limits = Arc::new(Limits::new(&args.limit));
-        let state = AppState { store, hub: hub.await?, options, limits, drain };
+        let hub = hub.await?;
+        let limits = Arc::new(Limits::new(&files::make_room(args.limit)));
+        let state = AppState { store, hub, options, limits, drain };
         let connection = ConnectionOptions {
             keep_alive: args.stream.keep_alive,
             write_deadline: args.stream.write_deadline,
@@ -126,6 +128,7 @@ impl Server {
 fn options(args: &ServerArgs, metrics: Option<PrometheusHandle>) -> HttpOptions {
     HttpOptions {
         body_limit: args.stream.body_limit,
+        read_deadline: args.stream.read_deadline,
         cors_origins: args.listen.cors_origins.clone(),
         keep_alive: args.stream.keep_alive,
         retry: args.stream.retry,

@@ -1,10 +1,17 @@
 //! Logs and metrics: text on a terminal, JSON otherwise; Prometheus' text on `/metrics`.
+//!
+//! [`table`] names every metric; `docs/METRICS.md` says what to do about each.
 
 use std::{io::IsTerminal, time::Duration};
 
-use metrics::{Unit, describe_counter, describe_gauge};
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use jiff::Timestamp;
+use metrics::Gauge;
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+
+mod table;
+
+use table::{COMMIT_TO_SOCKET, SECONDS};
 
 /// Logs to standard error. `RUST_LOG` says how much (default `info`).
 pub fn log() {
@@ -18,12 +25,15 @@ pub fn log() {
     };
 }
 
-/// Installs the process's metrics recorder, with its upkeep.
+/// Installs the process's metrics recorder, with its upkeep. Whatever may be counted is there
+/// from now on, at zero.
 ///
 /// # Errors
 /// There is one already.
 pub fn metrics() -> Result<PrometheusHandle, BuildError> {
-    let handle = PrometheusBuilder::new().install_recorder()?;
+    let buckets = Matcher::Full(COMMIT_TO_SOCKET.to_owned());
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(buckets, &SECONDS)?;
+    let handle = builder.install_recorder()?;
     let upkeep = handle.clone();
     tokio::spawn(async move {
         let mut tick = tokio::time::interval(Duration::from_secs(5));
@@ -32,29 +42,32 @@ pub fn metrics() -> Result<PrometheusHandle, BuildError> {
             upkeep.run_upkeep();
         }
     });
-    describe();
+    table::register();
     Ok(handle)
 }
 
-fn describe() {
-    describe_gauge!("fhirtail_streams", "Open streams, by format");
-    describe_counter!("fhirtail_streams_total", "Streams opened, by format");
-    describe_counter!("fhirtail_sent_bytes_total", Unit::Bytes, "Bytes sent, by format");
-    describe_counter!("fhirtail_resets_total", "Streams that had to start over");
-    describe_counter!("fhirtail_changes_total", "Changes that the tail has read");
-    describe_counter!("fhirtail_tail_failures_total", "Failed reads of the change log");
-    describe_counter!("fhirtail_log_lost_total", "Times the change log was lost");
-    describe_gauge!("fhirtail_tail_silence_seconds", Unit::Seconds, "Since the tail last heard");
-    describe_gauge!("fhirtail_ring_bytes", Unit::Bytes, "Bytes of changes in the ring");
-    describe_gauge!("fhirtail_ring_changes", "Changes in the ring");
-    describe_counter!("fhirtail_tail_restarts_total", "Times a defect ended the tail");
-    describe_gauge!("fhirtail_catch_ups", "Readers open for streams behind the ring");
-    describe_gauge!("fhirtail_catch_up_streams", "Streams that such readers carry");
-    describe_gauge!("fhirtail_catch_ups_waiting", "Streams that wait for such a reader");
-    describe_counter!("fhirtail_catch_ups_total", "Readers opened for streams behind the ring");
-    describe_counter!("fhirtail_panics_total", "Defects met while answering");
-    describe_counter!(
-        "fhirtail_unreadable_documents_total",
-        "Documents of the store that are no resources and were passed over"
-    );
+/// One more in a gauge, for as long as it lives.
+#[derive(Debug)]
+pub struct Counted(Gauge);
+
+impl Counted {
+    /// Adds one.
+    #[must_use]
+    pub fn new(gauge: Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// How long ago something was, in seconds by this machine's clock; never negative, though
+/// clocks differ.
+#[must_use]
+pub fn seconds_since(then: Timestamp) -> f64 {
+    Timestamp::now().duration_since(then).as_secs_f64().max(0.0)
 }

@@ -210,6 +210,7 @@ impl Audience {
         let mut chunk = Chunk::new();
         if seat.at != seat.told && self.now >= seat.told_at + CHECKPOINT_AFTER {
             self.voice.checkpoint(seat.at, chunk.body());
+            self.bytes += chunk.len() as u64;
             seat.tell(seat.at, self.now);
         } else if self.now >= seat.heard_at + seat.direct.outgoing.keep_alive() {
             chunk.body().extend_from_slice(&frame::KEEP_ALIVE);

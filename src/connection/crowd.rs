@@ -145,7 +145,9 @@ impl Carrier {
         });
         let audience = &mut self.audiences[index];
         audience.begin();
-        match audience.speak_to(&self.hub, &mut seat) {
+        let spoken = audience.speak_to(&self.hub, &mut seat);
+        audience.finish();
+        match spoken {
             Ok(()) => audience.seats.push(seat),
             Err(leaves) => self.leave(seat, leaves),
         }

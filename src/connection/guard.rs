@@ -13,14 +13,13 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep, sleep},
 };
 
-use super::{takeover::Takeover, wire::too_slow};
+use super::{socket::Socket, takeover::Takeover, wire::too_slow};
 
 pub(super) struct Guard {
-    socket: TcpStream,
+    socket: Socket,
     deadline: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
@@ -28,11 +27,11 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(socket: TcpStream, deadline: Duration, takeover: Takeover) -> Self {
+    pub(super) fn new(socket: Socket, deadline: Duration, takeover: Takeover) -> Self {
         Self { socket, deadline, waiting: None, takeover }
     }
 
-    pub(super) fn into_socket(self) -> TcpStream {
+    pub(super) fn into_socket(self) -> Socket {
         self.socket
     }
 
@@ -59,7 +58,7 @@ impl AsyncRead for Guard {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buffer)
+        Pin::new(&mut *self.socket).poll_read(cx, buffer)
     }
 }
 
@@ -69,7 +68,7 @@ impl AsyncWrite for Guard {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        let written = Pin::new(&mut *self.socket).poll_write(cx, bytes);
         self.in_time(cx, written)
     }
 
@@ -78,7 +77,7 @@ impl AsyncWrite for Guard {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
+        let written = Pin::new(&mut *self.socket).poll_write_vectored(cx, slices);
         self.in_time(cx, written)
     }
 
@@ -88,12 +87,12 @@ impl AsyncWrite for Guard {
 
     /// hyper flushes once it has written all that it holds.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+        ready!(Pin::new(&mut *self.socket).poll_flush(cx))?;
         self.takeover.flushed();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        Pin::new(&mut *self.socket).poll_shutdown(cx)
     }
 }

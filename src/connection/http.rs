@@ -23,7 +23,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{net::TcpStream, pin, time::timeout};
 use tower_service::Service as _;
 
-use super::{Connections, direct::Direct, guard::Guard, takeover::Takeover, wire::Wire};
+use super::{
+    Connections, direct::Direct, guard::Guard, socket::Socket, takeover::Takeover, wire::Wire,
+};
 
 /// What a client may leave in the kernel's hands of what is written to it, in bytes.
 const MOST_UNSENT: u32 = 256 << 10;
@@ -34,7 +36,7 @@ const PREFACE: &[u8] = b"PRI ";
 /// Answers on a connection until its end, or until a stream gets the socket to itself.
 pub(super) async fn speak(
     shared: &Connections,
-    socket: TcpStream,
+    socket: Socket,
     peer: SocketAddr,
 ) -> Option<Direct> {
     let spoken = match prepare(&socket) {
@@ -78,7 +80,7 @@ async fn is_http2(socket: &TcpStream) -> io::Result<bool> {
     }
 }
 
-async fn http2(shared: &Connections, socket: TcpStream, peer: SocketAddr) -> Spoken {
+async fn http2(shared: &Connections, socket: Socket, peer: SocketAddr) -> Spoken {
     let guard = Guard::new(socket, shared.options.write_deadline, Takeover::default());
     let service = service(shared, peer, None);
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -95,7 +97,7 @@ async fn http2(shared: &Connections, socket: TcpStream, peer: SocketAddr) -> Spo
     Ok(None)
 }
 
-async fn http1(shared: &Connections, socket: TcpStream, peer: SocketAddr) -> Spoken {
+async fn http1(shared: &Connections, socket: Socket, peer: SocketAddr) -> Spoken {
     let takeover = Takeover::default();
     let guard = Guard::new(socket, shared.options.write_deadline, takeover.clone());
     let service = service(shared, peer, Some(takeover.clone()));

@@ -17,14 +17,12 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::sleep,
-};
+use metrics::counter;
+use tokio::{net::TcpListener, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use crate::live::Hub;
+use crate::{live::Hub, seldom::Seldom};
 
 mod audience;
 mod chunked;
@@ -32,12 +30,14 @@ mod crowd;
 mod direct;
 mod guard;
 mod http;
+mod socket;
 mod takeover;
 mod wire;
 
 pub use takeover::Takeover;
 
 use crowd::Crowd;
+use socket::Socket;
 
 /// Times of connections.
 #[derive(Debug, Clone, Copy)]
@@ -77,19 +77,21 @@ impl Connections {
 
     /// Lets in whoever comes, until dropped.
     pub async fn accept(&self, listener: &TcpListener) {
+        let seldom = Seldom::new();
         loop {
             match listener.accept().await {
-                Ok((socket, peer)) => self.open(socket, peer),
+                Ok((socket, peer)) => self.open(Socket::new(socket), peer),
                 Err(error) => {
                     // Mostly too many open files: those who wait in the queue don't go away.
-                    warn!(%error, "a connection can't be accepted");
+                    counter!("fhirtail_accept_failures_total").increment(1);
+                    seldom.say(|more| warn!(%error, more, "a connection can't be accepted"));
                     sleep(Duration::from_millis(100)).await;
                 }
             }
         }
     }
 
-    fn open(&self, socket: TcpStream, peer: SocketAddr) {
+    fn open(&self, socket: Socket, peer: SocketAddr) {
         let (shared, cut) = (self.clone(), self.cut.clone());
         let carried = async move {
             if let Some(direct) = http::speak(&shared, socket, peer).await {

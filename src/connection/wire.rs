@@ -7,20 +7,23 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use metrics::counter;
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio::{io::AsyncWriteExt, time::timeout};
 
-use super::chunked::{LAST, size_line};
+use super::{
+    chunked::{LAST, size_line},
+    socket::Socket,
+};
 
 /// A socket that carries a chunked body.
 #[derive(Debug)]
 pub(super) struct Wire {
-    socket: TcpStream,
+    socket: Socket,
     /// How long a client may take nothing of what is there for it.
     deadline: Duration,
 }
 
 impl Wire {
-    pub(super) fn new(socket: TcpStream, deadline: Duration) -> Self {
+    pub(super) fn new(socket: Socket, deadline: Duration) -> Self {
         Self { socket, deadline }
     }
 

@@ -29,6 +29,8 @@ pub enum IssueType {
     Incomplete,
     /// The server can't at the moment.
     Transient,
+    /// The caller took too long.
+    Timeout,
     /// There is too much of it at the moment.
     Throttled,
     /// A defect of ours or of the store.

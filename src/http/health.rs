@@ -7,8 +7,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use metrics::gauge;
 
 use super::AppState;
+use crate::telemetry::seconds_since;
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -39,10 +41,17 @@ fn why_not_ready(app: &AppState) -> Option<String> {
 
 async fn metrics(State(app): State<AppState>) -> Response {
     const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-    let silence = app.hub.silence().map_or(f64::INFINITY, |silence| silence.as_secs_f64());
-    metrics::gauge!("fhirtail_tail_silence_seconds").set(silence);
+    measure(&app);
     match &app.options.metrics {
         Some(handle) => ([(header::CONTENT_TYPE, TEXT)], handle.render()).into_response(),
         None => (StatusCode::NOT_FOUND, "no metrics are kept\n").into_response(),
     }
+}
+
+/// What changes with time alone, or is known without counting.
+fn measure(app: &AppState) {
+    let silence = app.hub.silence().map_or(f64::INFINITY, |silence| silence.as_secs_f64());
+    gauge!("fhirtail_tail_silence_seconds").set(silence);
+    gauge!("fhirtail_ring_age_seconds").set(seconds_since(app.hub.ring_since()));
+    gauge!("fhirtail_scans").set(app.limits.running_scans() as f64);
 }

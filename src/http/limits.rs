@@ -19,6 +19,7 @@ pub struct Limits {
     streams: Arc<Semaphore>,
     per_address: Option<usize>,
     addresses: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
+    max_scans: usize,
     scans: Arc<Semaphore>,
 }
 
@@ -38,6 +39,7 @@ impl Limits {
             streams: semaphore(args.max_streams),
             per_address: args.max_streams_per_address,
             addresses: Mutex::default(),
+            max_scans: args.max_scans.min(Semaphore::MAX_PERMITS),
             scans: semaphore(args.max_scans),
         }
     }
@@ -54,6 +56,11 @@ impl Limits {
     /// Where a history waits for its turn.
     pub(super) fn scans(&self) -> Arc<Semaphore> {
         Arc::clone(&self.scans)
+    }
+
+    /// How many histories are read.
+    pub(super) fn running_scans(&self) -> usize {
+        self.max_scans.saturating_sub(self.scans.available_permits())
     }
 
     /// A turn at once, or none.

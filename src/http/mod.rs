@@ -59,6 +59,8 @@ pub struct AppState {
 pub struct HttpOptions {
     /// The largest body that is read, in bytes.
     pub body_limit: usize,
+    /// How long the next part of a body may take.
+    pub read_deadline: Duration,
     /// Origins whose pages may read from here; `*` is any.
     pub cors_origins: Vec<HeaderValue>,
     /// After how much silence an event stream gets a comment.

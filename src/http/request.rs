@@ -1,5 +1,7 @@
 //! What the write side reads from a request: path, negotiation, body.
 
+use std::time::Duration;
+
 use axum::{
     RequestPartsExt,
     body::{Body, Bytes},
@@ -7,8 +9,9 @@ use axum::{
     http::{HeaderMap, HeaderName, StatusCode, header, request::Parts},
 };
 use futures_util::StreamExt;
+use tokio::time::timeout;
 
-use super::AppState;
+use super::{AppState, HttpOptions};
 use crate::{
     error::ApiError,
     fhir::{
@@ -200,7 +203,7 @@ impl FromRequest<AppState> for JsonBody {
         {
             return Err(too_large(app.options.body_limit));
         }
-        collect(request.into_body(), app.options.body_limit).await.map(Self)
+        collect(request.into_body(), &app.options).await.map(Self)
     }
 }
 
@@ -239,10 +242,13 @@ fn unsupported(why: String) -> ApiError {
     ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, IssueType::NotSupported, why)
 }
 
-async fn collect(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+async fn collect(body: Body, options: &HttpOptions) -> Result<Bytes, ApiError> {
+    let (limit, deadline) = (options.body_limit, options.read_deadline);
     let mut frames = body.into_data_stream();
     let mut whole = Vec::new();
-    while let Some(frame) = frames.next().await {
+    while let Some(frame) =
+        timeout(deadline, frames.next()).await.map_err(|_| too_late(deadline))?
+    {
         let frame = frame.map_err(|e| {
             let why = format!("the body broke off: {e}");
             ApiError::new(StatusCode::BAD_REQUEST, IssueType::Structure, why)
@@ -253,6 +259,12 @@ async fn collect(body: Body, limit: usize) -> Result<Bytes, ApiError> {
         whole.extend_from_slice(&frame);
     }
     Ok(whole.into())
+}
+
+fn too_late(deadline: Duration) -> ApiError {
+    let seconds = deadline.as_secs_f64();
+    let why = format!("the body stopped: nothing more of it came for {seconds} s. Send it again");
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, IssueType::Timeout, why)
 }
 
 fn too_large(limit: usize) -> ApiError {

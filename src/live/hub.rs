@@ -5,15 +5,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use metrics::{counter, gauge};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
-use super::{beat::Beat, entry::Page, follow::Follow, lanes::Lanes, reader::LogReader, ring::Ring};
+use super::{
+    beat::Beat, entry::Page, follow::Follow, headroom, lanes::Lanes, reader::LogReader, ring::Ring,
+};
 use crate::{
     position::LogPosition,
     store::{ChangeBatch, Store, StoreError, detached},
+    telemetry::seconds_since,
 };
 
 /// How long the tail pauses after a defect.
@@ -65,9 +69,11 @@ impl Hub {
         stop: CancellationToken,
     ) -> Result<Arc<Self>, StoreError> {
         let start = store.recent(options.look_back).await?;
+        let ring = Ring::new(start, options.ring_bytes).begin(Timestamp::now());
+        gauge!("fhirtail_ring_capacity_bytes").set(options.ring_bytes as f64);
         let hub = Arc::new(Self {
             store,
-            ring: RwLock::new(Ring::new(start, options.ring_bytes)),
+            ring: RwLock::new(ring),
             moved: watch::Sender::default(),
             told: watch::Sender::default(),
             heard: watch::Sender::default(),
@@ -76,6 +82,7 @@ impl Hub {
             stop,
         });
         hub.tasks.spawn(Arc::clone(&hub).keep_tail());
+        hub.tasks.spawn(headroom::keep_measuring(Arc::clone(&hub.store), hub.stop.clone()));
         Ok(hub)
     }
 
@@ -103,6 +110,13 @@ impl Hub {
         self.heard.borrow().map(|at| at.elapsed())
     }
 
+    /// Every change committed after this is in the ring, or yet to come into it. Some older ones
+    /// may be.
+    #[must_use]
+    pub fn ring_since(&self) -> Timestamp {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).since()
+    }
+
     /// What the ring holds after a position, about `budget` bytes of it. `None`: it no longer
     /// reaches back that far.
     #[must_use]
@@ -126,7 +140,7 @@ impl Hub {
         while let Err(broken) = detached(Arc::clone(&self).tail()).await {
             error!(%broken, "the tail broke off: it starts again");
             counter!("fhirtail_tail_restarts_total").increment(1);
-            self.change_ring(|ring| ring.restart(ring.level()));
+            self.change_ring(|ring| ring.restart(ring.level(), Timestamp::now()));
             tokio::time::sleep(PAUSE).await;
         }
         info!("the tail has ended");
@@ -146,7 +160,7 @@ impl Hub {
                     error!(%lost, "the change log was lost: every stream starts over");
                     counter!("fhirtail_log_lost_total").increment(1);
                     if let Some(head) = self.head().await {
-                        self.change_ring(|ring| ring.restart(head));
+                        self.change_ring(|ring| ring.restart(head, Timestamp::now()));
                         self.moved.send_replace(());
                         self.told.send_replace(());
                         reader = LogReader::new(Arc::clone(&self.store), head);
@@ -160,6 +174,9 @@ impl Hub {
     /// Adds to the ring what the tail has read, and wakes those to whom it says something.
     fn take_in(&self, batch: ChangeBatch, beat: &mut Beat) {
         counter!("fhirtail_changes_total").increment(batch.changes.len() as u64);
+        if let Some(lag) = lag(&batch) {
+            gauge!("fhirtail_tail_lag_seconds").set(lag);
+        }
         let (changes, quiet) = (!batch.changes.is_empty(), batch.quiet);
         let (moved, rested) = self.change_ring(|ring| {
             let (level, rested) = (ring.level(), ring.quiet());
@@ -196,5 +213,14 @@ impl Hub {
                 None
             }
         }
+    }
+}
+
+/// How far behind the end of the log the tail was at most, in seconds, when it had read this.
+/// What it had not read yet is younger than what it had. `None`: there is no telling.
+fn lag(batch: &ChangeBatch) -> Option<f64> {
+    match batch.changes.last() {
+        _ if batch.quiet => Some(0.0),
+        newest => newest.map(|change| seconds_since(change.committed)),
     }
 }

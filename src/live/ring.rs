@@ -2,6 +2,8 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use jiff::Timestamp;
+
 use super::entry::{Entry, Page};
 use crate::{position::LogPosition, store::ChangeBatch};
 
@@ -15,12 +17,20 @@ pub(super) struct Ring {
     start: LogPosition,
     level: LogPosition,
     quiet: bool,
+    /// Every change committed after this is in the ring.
+    since: Timestamp,
 }
 
 impl Ring {
     pub(super) fn new(start: LogPosition, capacity: usize) -> Self {
         let entries = VecDeque::new();
-        Self { entries, bytes: 0, capacity, start, level: start, quiet: false }
+        let since = Timestamp::MAX;
+        Self { entries, bytes: 0, capacity, start, level: start, quiet: false, since }
+    }
+
+    /// It begins at an instant: what was committed later is yet to be read.
+    pub(super) fn begin(self, now: Timestamp) -> Self {
+        Self { since: now, ..self }
     }
 
     /// Adds what has been read; the oldest changes make room.
@@ -34,12 +44,14 @@ impl Ring {
     pub(super) fn add(&mut self, entry: Arc<Entry>) {
         let last = entry.change.position;
         self.bytes += entry.weight();
+        self.since = self.since.min(entry.change.committed);
         self.entries.push_back(entry);
         while self.bytes > self.capacity
             && let Some(oldest) = self.entries.pop_front_if(|entry| entry.change.position < last)
         {
             self.bytes -= oldest.weight();
             self.start = oldest.change.position;
+            self.since = oldest.change.committed;
         }
         self.reach(last, false);
     }
@@ -74,9 +86,9 @@ impl Ring {
         older.next().map_or(self.level, |entry| entry.change.position)
     }
 
-    /// Forgets everything: the log was lost, and goes on at `start`.
-    pub(super) fn restart(&mut self, start: LogPosition) {
-        *self = Self::new(start, self.capacity);
+    /// Forgets everything: the log was lost, and goes on at `start`, which is now.
+    pub(super) fn restart(&mut self, start: LogPosition, now: Timestamp) {
+        *self = Self::new(start, self.capacity).begin(now);
     }
 
     /// The changes after a position, about `budget` bytes of them. `None`: the ring no longer
@@ -124,6 +136,11 @@ impl Ring {
 
     pub(super) fn start(&self) -> LogPosition {
         self.start
+    }
+
+    /// Every change committed after this is in the ring; of those before, some may be.
+    pub(super) fn since(&self) -> Timestamp {
+        self.since
     }
 
     pub(super) fn level(&self) -> LogPosition {
@@ -202,6 +219,22 @@ mod tests {
                 _ => assert_eq!(times(&page.unwrap()), (after + 1..20).collect::<Vec<_>>()),
             }
         }
+    }
+
+    #[test]
+    fn reaches_back_to_its_oldest_change_or_its_begin() {
+        let second = |second| jiff::Timestamp::from_second(second).unwrap();
+        let mut ring = Ring::new(LogPosition::before(10), 3 * 456).begin(second(12));
+        assert_eq!(ring.since(), second(12));
+        for (time, since) in [(14, 12), (15, 12), (16, 12), (17, 14), (18, 15)] {
+            let change = Change { committed: second(time), ..change(time as u64) };
+            ring.add(Entry::new(change));
+            assert_eq!(ring.since(), second(since), "{time}");
+        }
+        ring.restart(ring.level(), second(20));
+        // Read from before the begin on.
+        ring.add(Entry::new(Change { committed: second(19), ..change(19) }));
+        assert_eq!(ring.since(), second(19));
     }
 
     #[test]

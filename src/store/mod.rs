@@ -59,6 +59,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// honours if that is younger.
     async fn recent(&self, back: Duration) -> Result<LogPosition, StoreError>;
 
+    /// When the oldest entry was made that the log still holds: as of then, all positions work.
+    /// `None`: it holds none, or the store may not be asked (which it logs once).
+    async fn oldest(&self) -> Result<Option<Timestamp>, StoreError>;
+
     /// An instant T, and reads as of T.
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError>;
 

@@ -290,3 +290,13 @@ pub async fn a_restart_keeps_epoch_positions_and_versions(under_test: &StoreUnde
     assert_eq!(changes_since(&again, last).await.len(), 1);
     again.close().await;
 }
+
+pub async fn the_oldest_is_no_younger_than_a_change_that_is_held(under_test: &StoreUnderTest) {
+    let store = &under_test.store;
+    let from = start(store).await;
+    some_history(store).await;
+    let oldest = store.oldest().await.expect("an answer").expect("something is held");
+    let first = changes_since(store, from).await.remove(0).committed;
+    assert!(oldest <= first, "{oldest} {first}");
+    assert!(first.duration_since(oldest).as_hours() < 24, "{oldest} {first}");
+}

@@ -7,7 +7,7 @@ use fhirtail::store::{
 use mongodb::bson::doc;
 
 use crate::{
-    support::mongod::{Standalone, fresh_database, shared},
+    support::mongod::{ReplicaSet, Standalone, fresh_database, shared},
     tools::open,
 };
 
@@ -88,4 +88,16 @@ async fn before_images_are_asked_for_where_they_are_off() {
         .expect("switched on");
     store.snapshot().await.expect("a snapshot lists anew");
     assert_eq!(store.before_images(patient), Ok(()));
+}
+
+/// Who may not read the oplog is not told how far it reaches, and all else goes on.
+#[tokio::test]
+async fn an_oplog_that_may_not_be_read() {
+    let Some(set) = ReplicaSet::start(1, &[]).await else { return };
+    let store = open(&set, "fhir").await;
+    assert!(store.oldest().await.expect("an answer").is_some());
+    let unauthorized = doc! {"failCommands": ["find"], "errorCode": 13, "appName": "fhirtail"};
+    set.fail_command(doc! {"times": 1}, unauthorized).await;
+    assert_eq!(store.oldest().await.expect("an answer"), None);
+    assert!(store.oldest().await.expect("an answer").is_some());
 }

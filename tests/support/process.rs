@@ -21,9 +21,12 @@ impl Process {
             .spawn()
             .expect("the binary");
         let mut lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
-        let first = lines.next().expect("a first line").expect("text");
-        let at = first.find("http://").unwrap_or_else(|| panic!("no URL in: {first}"));
-        let base = first[at..].split("/fhir").next().expect("a URL").to_owned();
+        let base = loop {
+            let line = lines.next().expect("a line that says where").expect("text");
+            if let Some(at) = line.find("http://") {
+                break line[at..].split("/fhir").next().expect("a URL").to_owned();
+            }
+        };
         // Read on, so that the process never waits for its log to be read.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         Self { child, base }

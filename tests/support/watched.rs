@@ -16,6 +16,7 @@ use fhirtail::{
         ChangeBatch, Changes, Lookup, Snapshot, Store, StoreError, Write, WriteError, Written,
     },
 };
+use jiff::Timestamp;
 
 /// What is seen of a store's readers.
 #[derive(Debug, Default)]
@@ -97,6 +98,10 @@ impl Store for Watched {
 
     async fn recent(&self, back: Duration) -> Result<LogPosition, StoreError> {
         self.store.recent(back).await
+    }
+
+    async fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.store.oldest().await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {

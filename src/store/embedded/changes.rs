@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redb::ReadTransaction;
+use jiff::Timestamp;
+use redb::{ReadTransaction, ReadableTable};
 use tokio::sync::watch;
 
 use super::{
@@ -85,6 +86,13 @@ impl Changes for EmbeddedChanges {
 /// The sequence numbers that the log holds, as of the transaction.
 pub(super) fn span(txn: &ReadTransaction) -> Result<(u64, u64), Fault> {
     log_span(&txn.open_table(tables::LOG)?)
+}
+
+/// When the oldest change was committed that the log holds, as of the transaction.
+pub(super) fn oldest(txn: &ReadTransaction) -> Result<Option<Timestamp>, Fault> {
+    let log = txn.open_table(tables::LOG)?;
+    let first = log.first()?;
+    Ok(first.map(|(_, row)| instant(row.value().0)))
 }
 
 fn read_batch(txn: &ReadTransaction, mut next: u64) -> Result<ChangeBatch, Fault> {

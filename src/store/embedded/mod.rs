@@ -159,6 +159,10 @@ impl Store for EmbeddedStore {
         Ok(LogPosition::before(first))
     }
 
+    async fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.read_file(|txn| changes::oldest(&txn).map_err(fault)).await
+    }
+
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
         let read = |txn| Ok((span(&txn).map_err(fault)?, txn));
         let ((_, last), txn) = self.read_file(read).await?;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use mongodb::{
     bson::{Document, doc},
     error::Error,
 };
+use tracing::info;
 
 use super::{Shared, changes, errors, time};
 use crate::{position::LogPosition, store::StoreError};
@@ -70,6 +72,25 @@ pub(super) async fn recent(shared: &Shared, back: Duration) -> Result<LogPositio
         },
     }
 }
+
+/// When the oplog's first entry was written. `None`: that may not be read; said once.
+pub(super) async fn oldest_instant(shared: &Shared) -> Result<Option<Timestamp>, StoreError> {
+    let unknown = |why: &str| {
+        shared.no_oplog.call_once(|| info!(why, "how old a position still works is not measured"));
+        Ok(None)
+    };
+    match oldest(shared).await {
+        Ok(Some(oldest)) => Ok(Some(time::instant(oldest))),
+        Ok(None) => unknown("mongos shows no oplog"),
+        Err(error) if errors::code(&error) == Some(UNAUTHORIZED) => {
+            unknown("the login may not read the oplog: grant it the role 'read' on 'local'")
+        }
+        Err(error) => Err(errors::plain(&error)),
+    }
+}
+
+/// MongoDB's code for a login without the right.
+const UNAUTHORIZED: i32 = 13;
 
 /// The cluster time of the oplog's first entry.
 async fn oldest(shared: &Shared) -> Result<Option<u64>, Error> {

@@ -6,12 +6,13 @@
 
 use std::{
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Once, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 use mongodb::{
     Client, ClientSession, Collection, Database,
     bson::{Document, RawDocumentBuf, doc},
@@ -22,7 +23,7 @@ use super::{
     Changes, LogPosition, Lookup, ResourceType, Snapshot, Store, StoreError, Write, WriteError,
     Written, detached,
 };
-use crate::position::Epoch;
+use crate::{position::Epoch, seldom::Seldom};
 use catalog::Catalog;
 use head::Head;
 use layout::{DELETED, Layout};
@@ -91,6 +92,8 @@ pub(crate) struct Shared {
     catalog: RwLock<(Arc<Catalog>, Instant)>,
     /// Set once the collection of tombstones is there.
     tombstones: tokio::sync::OnceCell<()>,
+    /// Called once the oplog turned out to be no business of ours.
+    no_oplog: Once,
 }
 
 impl fmt::Debug for MongoStore {
@@ -133,6 +136,7 @@ impl MongoStore {
             batch_size: options.batch_size,
             catalog: RwLock::new((Arc::new(catalog), Instant::now())),
             tombstones: tokio::sync::OnceCell::new(),
+            no_oplog: Once::new(),
         };
         Ok(Arc::new(Self { shared: Arc::new(shared), description: deployment.description }))
     }
@@ -156,6 +160,11 @@ impl Store for MongoStore {
     async fn recent(&self, back: Duration) -> Result<LogPosition, StoreError> {
         let shared = self.shared.clone();
         detached(async move { log::recent(&shared, back).await }).await
+    }
+
+    async fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
+        let shared = self.shared.clone();
+        detached(async move { log::oldest_instant(&shared).await }).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
@@ -275,8 +284,11 @@ fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(SHOWN)));
 }
 
-/// Tells of a document that can't be read, and goes on without it.
+/// Tells of a document that can't be read, and goes on without it. There may be millions.
 fn unreadable(ty: ResourceType, why: &str) {
     metrics::counter!("fhirtail_unreadable_documents_total").increment(1);
-    tracing::warn!(%ty, why, "a document can't be read as a resource; it is left out");
+    static SELDOM: Seldom = Seldom::new();
+    SELDOM.say(|more| {
+        tracing::warn!(%ty, why, more, "a document can't be read as a resource; it is left out");
+    });
 }

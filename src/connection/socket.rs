@@ -1,0 +1,35 @@
+//! A client's socket, counted while it is open.
+
+use std::ops::{Deref, DerefMut};
+
+use metrics::gauge;
+use tokio::net::TcpStream;
+
+use crate::telemetry::Counted;
+
+/// A socket, whoever has it in hand.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    _open: Counted,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self { stream, _open: Counted::new(gauge!("fhirtail_connections")) }
+    }
+}
+
+impl Deref for Socket {
+    type Target = TcpStream;
+
+    fn deref(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl DerefMut for Socket {
+    fn deref_mut(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+}
