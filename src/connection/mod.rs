@@ -32,6 +32,7 @@ mod guard;
 mod http;
 mod socket;
 mod takeover;
+mod turns;
 mod wire;
 
 pub use takeover::Takeover;

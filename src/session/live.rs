@@ -4,17 +4,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Ended, Goal, Session, Stage};
+use super::{CHUNK_BYTES, Ended, Goal, Session, Stage};
 use crate::{
     frame::{self, Control},
     live::{Follow, Followed},
     position::LogPosition,
     store::{Store, StoreError},
 };
-
-/// How many bytes of changes are written at once, about: what a client does not take of them is
-/// held for it, and thousands may lag at once.
-const CHANGES_BYTES: usize = 16 << 10;
 
 impl Session {
     pub(super) async fn live(
@@ -33,7 +29,7 @@ impl Session {
             goal = Some(end);
         }
         follow.rest(goal.is_none());
-        while self.out.len() < CHANGES_BYTES {
+        while self.out.len() < CHUNK_BYTES {
             match follow.next().await {
                 Ok(Followed::Change(entry)) => {
                     let verdict = self.filter().verdict(&entry);
