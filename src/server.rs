@@ -75,6 +75,7 @@ impl Server {
         let state = AppState { store, hub, options, limits, drain };
         let connection = ConnectionOptions {
             keep_alive: args.stream.keep_alive,
+            drain_over: args.stream.drain,
             write_deadline: args.stream.write_deadline,
             head_deadline: args.stream.read_deadline,
         };

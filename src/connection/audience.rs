@@ -52,6 +52,11 @@ impl Seat {
         self.direct
     }
 
+    /// Its client does not take all at once.
+    pub(super) fn falls_behind(&mut self) {
+        self.direct.outgoing.falls_behind();
+    }
+
     /// Ends it.
     pub(super) fn end(mut self, why: &str) {
         super::ended(self.direct.peer, &why);
@@ -108,6 +113,7 @@ pub(super) struct Audience {
     /// When the changes were committed that are said for the first time.
     committed: Vec<Timestamp>,
     newest: LogPosition,
+    measures: bool,
     events: u64,
     bytes: u64,
 }
@@ -121,6 +127,7 @@ impl Audience {
             now: Instant::now(),
             committed: Vec::new(),
             newest: seat.at,
+            measures: false,
             events: 0,
             bytes: 0,
         }
@@ -130,9 +137,10 @@ impl Audience {
         self.voice.is_of(&seat.direct.outgoing.session)
     }
 
-    /// The ring is to be looked at anew.
-    pub(super) fn begin(&mut self) {
+    /// The ring is to be looked at anew; `measures`, for all that stand here.
+    pub(super) fn begin(&mut self, measures: bool) {
         self.now = Instant::now();
+        self.measures = measures;
         self.said.clear();
     }
 
@@ -181,25 +189,25 @@ impl Audience {
         known.or_else(|| {
             let page = hub.read(after, PAGE_BYTES)?;
             self.said.truncate(PLACES - 1);
-            self.said.push_front(self.put(after, &page));
-            self.measure(&page);
+            let said = self.put(after, &page);
+            self.said.push_front(said);
             Some(0)
         })
     }
 
-    fn put(&self, after: LogPosition, page: &Page) -> Said {
+    fn put(&mut self, after: LogPosition, page: &Page) -> Said {
         let mut chunk = Chunk::new();
-        let spoken = self.voice.speak(after, page, chunk.body());
+        let (committed, newest, measures) = (&mut self.committed, self.newest, self.measures);
+        let spoken = self.voice.speak(after, page, chunk.body(), |change| {
+            if measures && change.position > newest {
+                committed.push(change.committed);
+            }
+        });
+        if measures {
+            self.newest = newest.max(spoken.end);
+        }
         let len = chunk.len();
         Said { after, spoken, len, chunk: chunk.finish(), more: page.more }
-    }
-
-    fn measure(&mut self, page: &Page) {
-        let changes = page.entries.iter().map(|entry| &entry.change);
-        let newest = self.newest;
-        let new = changes.filter(|change| change.position > newest);
-        self.committed.extend(new.map(|change| change.committed));
-        self.newest = newest.max(page.level);
     }
 
     /// Lets go whose client has gone; says something to whom nothing was said for long.

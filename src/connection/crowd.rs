@@ -98,7 +98,10 @@ struct Back {
 }
 
 impl Back {
-    fn give(&self, seat: Seat, unsent: Bytes) {
+    fn give(&self, mut seat: Seat, unsent: Bytes) {
+        if !unsent.is_empty() {
+            seat.falls_behind();
+        }
         let Some(crowd) = self.crowd.upgrade() else { return };
         let (direct, cut) = (seat.leave(), self.cut.clone());
         self.tasks.spawn(async move {
@@ -147,7 +150,7 @@ impl Carrier {
             self.audiences.len() - 1
         });
         let audience = &mut self.audiences[index];
-        audience.begin();
+        audience.begin(false);
         let spoken = audience.speak_to(&self.hub, &mut seat);
         audience.finish();
         match spoken {
@@ -161,7 +164,7 @@ impl Carrier {
         let turns = Arc::clone(&self.turns);
         let _carrying = turns.carry();
         for index in 0..self.audiences.len() {
-            self.audiences[index].begin();
+            self.audiences[index].begin(true);
             self.each(index, |audience, hub, seat| audience.speak_to(hub, seat)).await;
             self.audiences[index].finish();
         }
@@ -170,7 +173,7 @@ impl Carrier {
     /// Who has gone is let go, who has long heard nothing hears something.
     async fn look_round(&mut self) {
         for index in 0..self.audiences.len() {
-            self.audiences[index].begin();
+            self.audiences[index].begin(true);
             self.each(index, |audience, hub, seat| {
                 audience.speak_to(hub, seat).and_then(|()| audience.look_after(seat))
             })

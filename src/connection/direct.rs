@@ -25,9 +25,9 @@ impl Direct {
     /// Writes `unsent`, then piece by piece, each in one of the `turns`. Returns a stream that
     /// has come level with the ring, where it `may_leave`; `None`: it has ended.
     pub(super) async fn run(self, unsent: Bytes, turns: &Turns, may_leave: bool) -> Option<Seat> {
-        let Self { wire, peer, mut outgoing } = self;
+        let Self { wire, peer, outgoing } = self;
         if let Err(error) = wire.all(unsent).await {
-            outgoing.open.ends(&error.to_string());
+            super::ended(peer, &error);
             return None;
         }
         match carry(&wire, outgoing.pieces(may_leave), turns).await {

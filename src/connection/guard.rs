@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{socket::Socket, takeover::Takeover, wire::too_slow};
+use crate::session::CutOff;
 
 pub(super) struct Guard {
     socket: Socket,
@@ -24,11 +25,18 @@ pub(super) struct Guard {
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
     takeover: Takeover,
+    cut_off: CutOff,
 }
 
 impl Guard {
-    pub(super) fn new(socket: Socket, deadline: Duration, takeover: Takeover) -> Self {
-        Self { socket, deadline, waiting: None, takeover }
+    pub(super) fn new(
+        socket: Socket,
+        deadline: Duration,
+        takeover: &Takeover,
+        cut_off: &CutOff,
+    ) -> Self {
+        let (takeover, cut_off) = (takeover.clone(), cut_off.clone());
+        Self { socket, deadline, waiting: None, takeover, cut_off }
     }
 
     pub(super) fn into_socket(self) -> Socket {
@@ -48,7 +56,7 @@ impl Guard {
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(deadline)));
         ready!(waiting.as_mut().poll(cx));
         waiting.as_mut().reset(Instant::now() + deadline);
-        Poll::Ready(Err(too_slow()))
+        Poll::Ready(Err(too_slow(&self.cut_off)))
     }
 }
 

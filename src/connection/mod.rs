@@ -39,6 +39,7 @@ pub use takeover::Takeover;
 
 use crowd::Crowd;
 use socket::Socket;
+use wire::Patience;
 
 /// Times of connections.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +48,8 @@ pub struct ConnectionOptions {
     pub keep_alive: Duration,
     /// How long a client may take nothing of what is there for it.
     pub write_deadline: Duration,
+    /// Over how much time streams end once the server drains.
+    pub drain_over: Duration,
     /// How long a client may take for the head of a request.
     pub head_deadline: Duration,
 }
@@ -57,6 +60,7 @@ pub struct Connections {
     router: Router,
     options: ConnectionOptions,
     crowd: Arc<Crowd>,
+    patience: Arc<Patience>,
     tasks: TaskTracker,
     drain: CancellationToken,
     cut: CancellationToken,
@@ -73,7 +77,16 @@ impl Connections {
     ) -> Self {
         let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
         let crowd = Crowd::start(hub, options.keep_alive, &tasks, &drain, &cut);
-        Self { router, options, crowd, tasks, drain, cut }
+        let patience = Arc::new(Patience {
+            deadline: options.write_deadline,
+            drain: drain.clone(),
+            drain_over: options.drain_over,
+        });
+        Self { router, options, crowd, patience, tasks, drain, cut }
+    }
+
+    fn patience(&self) -> Arc<Patience> {
+        Arc::clone(&self.patience)
     }
 
     /// Lets in whoever comes, until dropped.
@@ -95,8 +108,8 @@ impl Connections {
     fn open(&self, socket: Socket, peer: SocketAddr) {
         let (shared, cut) = (self.clone(), self.cut.clone());
         let carried = async move {
-            if let Some(direct) = http::speak(&shared, socket, peer).await {
-                // What hyper held is free by now.
+            // hyper's part is large, and not needed once a stream has the socket.
+            if let Some(direct) = Box::pin(http::speak(&shared, socket, peer)).await {
                 Box::pin(shared.crowd.carry(direct)).await;
             }
         };

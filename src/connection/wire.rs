@@ -2,29 +2,50 @@
 
 use std::{
     io::{self, IoSlice},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use bytes::{Buf, Bytes};
 use metrics::counter;
-use tokio::{io::AsyncWriteExt, time::timeout};
+use tokio::{io::AsyncWriteExt, time::sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     chunked::{LAST, size_line},
     socket::Socket,
 };
+use crate::session::CutOff;
+
+/// For how long a client is waited for.
+#[derive(Debug, Clone)]
+pub(super) struct Patience {
+    /// How long it may take nothing of what is there for it.
+    pub(super) deadline: Duration,
+    /// Once this is cancelled, `drain_over` is what it has left.
+    pub(super) drain: CancellationToken,
+    pub(super) drain_over: Duration,
+}
 
 /// A socket that carries a chunked body.
 #[derive(Debug)]
 pub(super) struct Wire {
     socket: Socket,
-    /// How long a client may take nothing of what is there for it.
-    deadline: Duration,
+    patience: Arc<Patience>,
+    cut_off: CutOff,
+    /// How many bytes the client has sent since it asked.
+    heard: AtomicUsize,
 }
 
+/// How many bytes a client may send that nobody asked it for.
+const MOST_HEARD: usize = 64 << 10;
+
 impl Wire {
-    pub(super) fn new(socket: Socket, deadline: Duration) -> Self {
-        Self { socket, deadline }
+    pub(super) fn new(socket: Socket, patience: Arc<Patience>, cut_off: CutOff) -> Self {
+        Self { socket, patience, cut_off, heard: AtomicUsize::new(0) }
     }
 
     /// Writes what the socket takes now; how much that was.
@@ -79,9 +100,18 @@ impl Wire {
     }
 
     async fn room(&self) -> io::Result<()> {
-        match timeout(self.deadline, self.socket.writable()).await {
-            Ok(room) => room,
-            Err(_) => Err(too_slow()),
+        let Patience { deadline, drain, drain_over } = &*self.patience;
+        tokio::select! {
+            room = self.socket.writable() => room,
+            () = sleep(*deadline) => Err(too_slow(&self.cut_off)),
+            () = async {
+                drain.cancelled().await;
+                sleep(*drain_over).await;
+            } => {
+                const WHY: &str = "the server is stopping, and the client takes nothing";
+                self.cut_off.say(WHY);
+                Err(io::Error::new(io::ErrorKind::TimedOut, WHY))
+            }
         }
     }
 
@@ -93,26 +123,33 @@ impl Wire {
         }
     }
 
-    /// Whether the client has gone, as far as is known. What it says is not listened to.
+    /// Whether the client has gone, as far as is known. What it says is not listened to; one that
+    /// goes on and on is let go.
     pub(super) fn has_hung_up(&self) -> bool {
-        let mut said = [0; 512];
-        match self.socket.try_read(&mut said) {
-            Ok(0) => true,
-            Ok(_) => false,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        let mut said = [0; 4096];
+        loop {
+            match self.socket.try_read(&mut said) {
+                Ok(0) => return true,
+                Ok(count) if self.heard.fetch_add(count, Relaxed) + count > MOST_HEARD => {
+                    self.cut_off.say("the client sent what nobody asked it for");
+                    return true;
+                }
+                Ok(_) => {}
+                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+            }
         }
     }
 
     /// Until the client has gone.
     pub(super) async fn hung_up(&self) {
-        while self.socket.readable().await.is_ok() && !self.has_hung_up() {
-            tokio::task::yield_now().await;
-        }
+        while self.socket.readable().await.is_ok() && !self.has_hung_up() {}
     }
 }
 
 /// A client has taken nothing for longer than the deadline.
-pub(super) fn too_slow() -> io::Error {
+pub(super) fn too_slow(cut_off: &CutOff) -> io::Error {
+    const WHY: &str = "the client took nothing for too long";
     counter!("fhirtail_slow_clients_dropped_total").increment(1);
-    io::Error::new(io::ErrorKind::TimedOut, "the client took nothing for too long")
+    cut_off.say(WHY);
+    io::Error::new(io::ErrorKind::TimedOut, WHY)
 }

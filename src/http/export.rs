@@ -30,7 +30,7 @@ use crate::{
     frame::{self, Format},
     plan::{Grant, Plan, Scope},
     request::{ExportRequest, Level, Pairs},
-    session::{Outgoing, Place, Session, millis, spread},
+    session::{CutOff, Outgoing, Place, Session, millis, spread},
     store::{Lookup, StoreError},
 };
 
@@ -105,7 +105,7 @@ async fn export(
             Err(full) => return Err(full.refusal(spread(app.options.retry))),
         },
     }
-    let outgoing = Outgoing::new(session, app.times(), place);
+    let outgoing = Outgoing::new(session, app.times(), place, caller.cut_off);
     let body = match caller.takeover {
         Some(takeover) if format == Format::Sse => takeover.body(outgoing),
         _ => outgoing.into_body(),
@@ -117,6 +117,7 @@ async fn export(
 struct Caller {
     peer: Option<IpAddr>,
     takeover: Option<Takeover>,
+    cut_off: CutOff,
 }
 
 impl<S: Sync> FromRequestParts<S> for Caller {
@@ -125,7 +126,8 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map(|ConnectInfo(peer)| peer.ip());
-        Ok(Self { peer, takeover: parts.extensions.remove() })
+        let cut_off = parts.extensions.remove().unwrap_or_default();
+        Ok(Self { peer, takeover: parts.extensions.remove(), cut_off })
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     live::Page,
     plan::{Members, Plan},
     position::{Epoch, LogPosition, Position},
+    store::Change,
 };
 
 /// What streams have in common that carry the same changes under the same ids.
@@ -35,8 +36,14 @@ pub struct Spoken {
 }
 
 impl Voice {
-    /// Appends the frames of what follows `after`.
-    pub fn speak(&self, after: LogPosition, page: &Page, out: &mut BytesMut) -> Spoken {
+    /// Appends the frames of what follows `after`; tells `spoke` of each change that has one.
+    pub fn speak(
+        &self,
+        after: LogPosition,
+        page: &Page,
+        out: &mut BytesMut,
+        mut spoke: impl FnMut(&Change),
+    ) -> Spoken {
         let filter = Filter { plan: &self.plan, members: self.members.as_ref() };
         let mut spoken = Spoken { events: 0, end: after, starts_over: false };
         for entry in &page.entries {
@@ -47,6 +54,7 @@ impl Voice {
                     let position = self.position(entry.change.position);
                     put_change(out, Format::Sse, &position, entry, verdict == Verdict::Gone);
                     spoken.events += 1;
+                    spoke(&entry.change);
                 }
             }
             spoken.end = entry.change.position;

@@ -41,7 +41,7 @@ mod snapshot;
 mod write;
 
 pub use level::{Spoken, Voice};
-pub use open::{OpenStream, Phase, Place, count_sent};
+pub use open::{CutOff, OpenStream, Phase, Place, count_sent};
 pub use outgoing::{Outgoing, Piece, Times, millis, spread};
 pub(crate) use write::CHECKPOINT_AFTER;
 
@@ -195,7 +195,9 @@ impl Session {
         match &self.stage {
             Stage::Begin | Stage::Resume { .. } | Stage::Scan(_) => Phase::History,
             Stage::Replay { .. } => Phase::Replay,
-            Stage::Live { .. } | Stage::End if self.caught_up => Phase::Live,
+            Stage::Live { follow, .. } if self.caught_up && self.hub.ends_at(follow.position()) => {
+                Phase::Live
+            }
             Stage::Rejoin { .. } | Stage::Live { .. } | Stage::End => Phase::Behind,
         }
     }

@@ -1,5 +1,7 @@
 //! What is known of a stream while it is open: counted in the metrics, told once at its end.
 
+use std::sync::{Arc, OnceLock};
+
 use metrics::{counter, gauge};
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tracing::info;
@@ -30,6 +32,19 @@ impl Phase {
     }
 }
 
+/// Where a connection says that it is cut off, for those whose streams go over it. They are
+/// dropped with it, and can't know.
+#[derive(Debug, Clone, Default)]
+pub struct CutOff(Arc<OnceLock<Box<str>>>);
+
+impl CutOff {
+    /// The connection ends, and why.
+    pub fn say(&self, why: &str) {
+        // The first reason is the one.
+        let _ = self.0.set(why.into());
+    }
+}
+
 /// A place among the streams that the server has at once; free again when dropped.
 pub type Place = Vec<OwnedSemaphorePermit>;
 
@@ -41,19 +56,20 @@ pub struct OpenStream {
     opened: Instant,
     events: u64,
     bytes: u64,
-    why: Box<str>,
+    why: Option<Box<str>>,
+    cut_off: CutOff,
     _place: Place,
 }
 
 impl OpenStream {
     /// A stream that begins now.
     #[must_use]
-    pub fn new(format: Format, place: Place) -> Self {
+    pub fn new(format: Format, place: Place, cut_off: CutOff) -> Self {
         counter!("fhirtail_streams_opened_total", "format" => format.name()).increment(1);
         let phase = Phase::History;
         gauge(format, phase).increment(1.0);
-        let why = "the client went".into();
-        Self { format, phase, opened: Instant::now(), events: 0, bytes: 0, why, _place: place }
+        let opened = Instant::now();
+        Self { format, phase, opened, events: 0, bytes: 0, why: None, cut_off, _place: place }
     }
 
     /// How it is written.
@@ -79,7 +95,7 @@ impl OpenStream {
 
     /// Why it ends; without a word, it was the client who went.
     pub fn ends(&mut self, why: &str) {
-        self.why = why.into();
+        self.why = Some(why.into());
     }
 }
 
@@ -96,7 +112,9 @@ fn gauge(format: Format, phase: Phase) -> metrics::Gauge {
 impl Drop for OpenStream {
     fn drop(&mut self) {
         gauge(self.format, self.phase).decrement(1.0);
-        let Self { format, events, bytes, why, .. } = self;
+        let Self { format, events, bytes, .. } = self;
+        let why = self.cut_off.0.get().or(self.why.as_ref());
+        let why = why.map_or("the client went", |why| &**why);
         let seconds = self.opened.elapsed().as_secs_f64();
         info!(format = format.name(), events, bytes, seconds, why, "stream ended");
     }

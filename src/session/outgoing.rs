@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Session,
-    open::{OpenStream, Phase, Place, count_sent},
+    open::{CutOff, OpenStream, Phase, Place, count_sent},
 };
 use crate::{
     fhir::outcome::{self, IssueType},
@@ -65,8 +65,8 @@ pub enum Piece {
 impl Outgoing {
     /// A stream that takes a place among the server's.
     #[must_use]
-    pub fn new(session: Session, times: Times, place: Place) -> Self {
-        let open = OpenStream::new(session.format, place);
+    pub fn new(session: Session, times: Times, place: Place, cut_off: CutOff) -> Self {
+        let open = OpenStream::new(session.format, place, cut_off);
         Self { session, open, times, begun: false }
     }
 
