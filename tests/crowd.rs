@@ -140,6 +140,17 @@ async fn who_takes_nothing_is_let_go() {
     }
 }
 
+/// A stream's client has nothing to say: what it says is not read for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_talks_on_and_on_is_let_go() {
+    let bench = support::embedded();
+    let app = App::with(bench.store.clone(), &["--max-streams", "1"]).await;
+    let mut talks = silent(&app, PATIENTS, SSE, b"event: caught-up").await;
+    let talk = async { while talks.write_all(&[b'x'; 4096]).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, talk).await.expect("the connection ends");
+    once_free(&app).await;
+}
+
 const SSE: &str = "text/event-stream";
 const NDJSON: &str = "application/fhir+ndjson";
 

@@ -22,7 +22,7 @@ use super::{
     order::{Order, Stretch, Within, stretch},
     unreadable,
 };
-use crate::store::{Scan, ScanBatch, ScanKey, StoreError, batch::Lines};
+use crate::store::{Scan, ScanBatch, ScanKey, StoreError, batch::Lines, detached};
 
 /// How many bytes of documents make up a reply, about.
 const REPLY_BYTES: usize = 256 << 10;
@@ -41,16 +41,26 @@ enum Fetched {
 }
 
 /// Reads until the end of the type, an error, or until nobody listens.
+///
+/// A closed channel is the end of the type, so a defect must be told before it closes.
 pub(super) async fn run(shared: Arc<Shared>, time: u64, scan: Scan, facts: Facts, out: Batches) {
     let (replies, fetched) = mpsc::channel(1);
-    let encoder = Encoder { shared: shared.clone(), scan: scan.clone(), out };
+    let encoder = Encoder { shared: shared.clone(), scan: scan.clone(), out: out.clone() };
     tokio::spawn(async move {
-        if let Err(error) = fetch(&shared, time, &scan, facts, &replies).await {
+        let to = replies.clone();
+        let fetched = async move { fetch(&shared, time, &scan, facts, &to).await };
+        if let Err(error) = detached(fetched).await {
             // Nobody listens any more: nobody needs to know.
             let _ = replies.send(Err(error)).await;
         }
     });
-    encoder.run(fetched).await;
+    let encoded = async move {
+        encoder.run(fetched).await;
+        Ok::<(), StoreError>(())
+    };
+    if let Err(broken) = detached(encoded).await {
+        let _ = out.send(Err(broken)).await;
+    }
 }
 
 async fn fetch(
