@@ -109,6 +109,8 @@ impl Follow {
             }
             if self.seat.is_some() && self.hub.covers(self.position) {
                 self.seat = None;
+                // What the lane has told of its end, the ring tells anew.
+                self.last_end = (LogPosition::default(), false);
             }
             if self.seat.is_some() {
                 self.ride().await?;

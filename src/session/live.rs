@@ -63,8 +63,11 @@ impl Session {
     }
 
     fn level(&mut self, position: LogPosition, quiet: bool, goal: &mut Option<Goal>) {
+        // Past the goal in a lane it is still behind, and will not be told so again: it is live
+        // only once it is in the ring.
+        let in_ring = self.hub.covers(position);
         match goal {
-            Some(reached) if reached.is_reached(position, quiet) => {
+            Some(reached) if in_ring && reached.is_reached(position, quiet) => {
                 let data = frame::transaction_time(reached.at);
                 self.write_control(Control::CaughtUp, &data, position);
                 self.caught_up = true;
