@@ -100,7 +100,7 @@ async fn rush(
     eprintln!("storm: {} clients go on at once", spec.streams);
     proc::forget_peak(server.pid)?;
     let writer = Writer::start(into.clone(), written.next, rate);
-    let census = Census::start(lab.client());
+    let census = Census::start(lab.client(), into.namespace().db);
     let mut storm = Crowd::start(spec)?;
     let level = storm.level().await?;
     let most_change_streams = census.stop().await?;
@@ -204,13 +204,14 @@ struct Census {
 }
 
 impl Census {
-    fn start(client: Client) -> Self {
+    /// Of this database alone: cursors of servers that were ended before stay open for a while.
+    fn start(client: Client, database: String) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let task = tokio::spawn(async move {
             let mut most = 0;
             while !stopped.load(Ordering::Relaxed) {
-                most = most.max(open_change_streams(&client).await?);
+                most = most.max(open_change_streams(&client, &database).await?);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Ok(most)
@@ -225,7 +226,7 @@ impl Census {
     }
 }
 
-async fn open_change_streams(client: &Client) -> Result<usize> {
+async fn open_change_streams(client: &Client, database: &str) -> Result<usize> {
     let all = doc! {"$currentOp": {"idleCursors": true, "allUsers": true}};
     let operations = client.database("admin").aggregate([all]).await?;
     let operations: Vec<Document> = operations.try_collect().await?;
@@ -234,11 +235,11 @@ async fn open_change_streams(client: &Client) -> Result<usize> {
     for operation in &operations {
         let session = format!("{:?}", operation.get("lsid"));
         match operation.get_document("cursor") {
-            Ok(cursor) if asks(cursor.get("originatingCommand")) => {
+            Ok(cursor) if asks(cursor.get("originatingCommand"), database) => {
                 cursors.insert(format!("{:?}", cursor.get("cursorId")));
                 sessions.insert(session);
             }
-            Err(_) if asks(operation.get("command")) => {
+            Err(_) if asks(operation.get("command"), database) => {
                 opening.insert(session);
             }
             _ => {}
@@ -248,9 +249,10 @@ async fn open_change_streams(client: &Client) -> Result<usize> {
     Ok(cursors.len() + opening.difference(&sessions).count())
 }
 
-/// Whether a command asks for a change stream.
-fn asks(command: Option<&Bson>) -> bool {
-    let command = command.and_then(Bson::as_document);
+/// Whether a command asks for a change stream over a database.
+fn asks(command: Option<&Bson>, database: &str) -> bool {
+    let of_it = |command: &&Document| command.get_str("$db") == Ok(database);
+    let command = command.and_then(Bson::as_document).filter(of_it);
     let stages = command.and_then(|command| command.get_array("pipeline").ok());
     let first = stages.and_then(|stages| stages.first()).and_then(Bson::as_document);
     first.is_some_and(|first| first.contains_key("$changeStream"))
