@@ -251,7 +251,7 @@ async fn open_change_streams(client: &Client, database: &str) -> Result<usize> {
 
 /// Whether a command asks for a change stream over a database.
 fn asks(command: Option<&Bson>, database: &str) -> bool {
-    let of_it = |command: &&Document| command.get_str("$db") == Ok(database);
+    let of_it = |command: &&Document| command.get_str("$db").is_ok_and(|name| name == database);
     let command = command.and_then(Bson::as_document).filter(of_it);
     let stages = command.and_then(|command| command.get_array("pipeline").ok());
     let first = stages.and_then(|stages| stages.first()).and_then(Bson::as_document);
