@@ -6,7 +6,6 @@ mod support;
 
 use std::{
     future::Future,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -139,8 +138,12 @@ async fn a_stream_at_rest_is_not_woken() {
         let wakes = Arc::<Wakes>::default();
         let waker = Waker::from(wakes.clone());
         let mut context = Context::from_waker(&waker);
-        let mut next = pin!(follow.next());
-        assert!(next.as_mut().poll(&mut context).is_pending());
+        // The tail may have more to say of how it came to rest.
+        let mut next = Box::pin(follow.next());
+        while next.as_mut().poll(&mut context).is_ready() {
+            drop(next);
+            next = Box::pin(follow.next());
+        }
         for _ in 0..3 {
             heard_again(&hub).await;
         }
