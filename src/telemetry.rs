@@ -11,7 +11,8 @@ use tracing_subscriber::EnvFilter;
 
 mod table;
 
-use table::{COMMIT_TO_SOCKET, SECONDS};
+pub(crate) use table::COMMIT_TO_SOCKET;
+use table::SECONDS;
 
 /// Logs to standard error. `RUST_LOG` says how much (default `info`).
 pub fn log() {

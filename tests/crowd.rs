@@ -220,7 +220,9 @@ async fn a_server_that_drains_tells_to_come_again() {
         streams.push(stream);
     }
     let stopping = tokio::spawn(app.stop());
-    while client().get(&ready).send().await.expect("an answer").status() == 200 {}
+    let drains =
+        async { while client().get(&ready).send().await.expect("an answer").status() == 200 {} };
+    tokio::time::timeout(PATIENCE, drains).await.expect("it says that it is not ready");
     let mut late = EventStream::open(&url, None).await;
     assert_eq!(late.event().await.expect("a word").event, "OperationOutcome");
     assert!(matches!(late.item().await, Some(Item::Retry(_))));

@@ -238,7 +238,8 @@ async fn a_closed_reader_leaves_no_change_stream_behind() {
         let mut reader = bench.store.changes(start).await.expect("a reader");
         reader.next().await.expect("a batch");
         // A cursor that is being taken up is in neither of the server's lists for a moment.
-        while mongod::change_streams(&client, &database).await != 1 {}
+        let open = async { while mongod::change_streams(&client, &database).await != 1 {} };
+        tokio::time::timeout(PATIENCE, open).await.expect("one that is open");
         reader.close().await;
         assert_eq!(mongod::change_streams(&client, &database).await, 0);
     }

@@ -13,6 +13,7 @@ use crate::{
     live::{Hub, Page},
     position::LogPosition,
     session::{CHECKPOINT_AFTER, Spoken, Voice, count_sent},
+    telemetry::{COMMIT_TO_SOCKET, seconds_since},
 };
 
 /// About how many bytes of changes are said at once.
@@ -151,10 +152,8 @@ impl Audience {
             count_sent(Format::Sse, self.events, self.bytes);
             (self.events, self.bytes) = (0, 0);
         }
-        let now = Timestamp::now();
         for committed in self.committed.drain(..) {
-            let seconds = now.duration_since(committed).as_secs_f64();
-            histogram!("fhirtail_commit_to_socket_seconds").record(seconds.max(0.0));
+            histogram!(COMMIT_TO_SOCKET).record(seconds_since(committed));
         }
     }
 
@@ -215,15 +214,18 @@ impl Audience {
         if seat.direct.wire.has_hung_up() {
             return Err(Leaves::Gone("the client went".into()));
         }
+        let moved = seat.at != seat.told && self.now >= seat.told_at + CHECKPOINT_AFTER;
+        let silent = self.now >= seat.heard_at + seat.direct.outgoing.keep_alive();
+        if !moved && !silent {
+            return Ok(());
+        }
         let mut chunk = Chunk::new();
-        if seat.at != seat.told && self.now >= seat.told_at + CHECKPOINT_AFTER {
+        if moved {
             self.voice.checkpoint(seat.at, chunk.body());
             self.bytes += chunk.len() as u64;
             seat.tell(seat.at, self.now);
-        } else if self.now >= seat.heard_at + seat.direct.outgoing.keep_alive() {
-            chunk.body().extend_from_slice(&frame::KEEP_ALIVE);
         } else {
-            return Ok(());
+            chunk.body().extend_from_slice(&frame::KEEP_ALIVE);
         }
         seat.direct.outgoing.open.sent(0, chunk.len());
         seat.write(&chunk.finish(), self.now)

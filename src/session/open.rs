@@ -72,12 +72,6 @@ impl OpenStream {
         Self { format, phase, opened, events: 0, bytes: 0, why: None, cut_off, _place: place }
     }
 
-    /// How it is written.
-    #[must_use]
-    pub fn format(&self) -> Format {
-        self.format
-    }
-
     /// It has come into a phase.
     pub fn enters(&mut self, phase: Phase) {
         if self.phase != phase {

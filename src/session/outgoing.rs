@@ -70,12 +70,6 @@ impl Outgoing {
         Self { session, open, times, begun: false }
     }
 
-    /// How it is written.
-    #[must_use]
-    pub fn format(&self) -> Format {
-        self.session.format
-    }
-
     /// After how much silence it is due a comment.
     #[must_use]
     pub fn keep_alive(&self) -> Duration {
@@ -103,7 +97,7 @@ impl Outgoing {
         may_leave: bool,
     ) -> impl Stream<Item = io::Result<Piece>> + Send {
         let times = self.times.clone();
-        let is_sse = self.format() == Format::Sse;
+        let is_sse = self.session.format == Format::Sse;
         stream! {
             if is_sse && !std::mem::replace(&mut self.begun, true) {
                 // First bytes at once, so that a browser's EventSource opens.

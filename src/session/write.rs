@@ -53,9 +53,11 @@ impl Session {
             Verdict::Reset(why) => return self.reset(&why).map(|()| false),
             Verdict::Upsert | Verdict::Gone => {}
         }
-        let position = self.tell(entry.change.position, scan).clone();
+        self.tell(entry.change.position, scan);
         self.events += 1;
-        put_change(&mut self.out, self.format, &position, entry, verdict == Verdict::Gone);
+        if let Some(position) = &self.told {
+            put_change(&mut self.out, self.format, position, entry, verdict == Verdict::Gone);
+        }
         Ok(true)
     }
 

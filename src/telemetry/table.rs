@@ -6,7 +6,7 @@ use metrics::{
 };
 
 /// The one histogram.
-pub(super) const COMMIT_TO_SOCKET: &str = "fhirtail_commit_to_socket_seconds";
+pub(crate) const COMMIT_TO_SOCKET: &str = "fhirtail_commit_to_socket_seconds";
 
 /// Its buckets, in seconds.
 pub(super) const SECONDS: [f64; 15] =
