@@ -12,14 +12,19 @@ use std::{
 use fhirtail::{
     client::sse::Event,
     position::Position,
-    store::{Store, embedded::EmbeddedOptions},
+    store::{
+        Store,
+        embedded::EmbeddedOptions,
+        mongo::{MongoOptions, MongoStore},
+    },
 };
 use futures_util::future::join_all;
+use mongodb::bson::doc;
 use support::{
     App, Bench,
     chaos::stamp,
     mongod,
-    stream::{EventStream, PATIENCE},
+    stream::{EventStream, PATIENCE, client},
     watched::Watched,
     writes::{commit, put},
 };
@@ -28,7 +33,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
     task::JoinHandle,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 const QUERY: &str = "/fhir/Basic/$export";
 const STREAMS: usize = 300;
@@ -243,4 +248,39 @@ async fn a_closed_reader_leaves_no_change_stream_behind() {
         reader.close().await;
         assert_eq!(mongod::change_streams(&client, &database).await, 0);
     }
+}
+
+/// Requests that wait for MongoDB take every connection that they may have. None of those is one
+/// of the log's readers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_does_not_wait_behind_requests() {
+    let Some(set) = mongod::ReplicaSet::start(1, &[]).await else { return };
+    let bench = support::mongo_in(&set).await;
+    let writer = MongoStore::connect(&bench.name, MongoOptions::default()).await.expect("a store");
+    write(writer.as_ref(), 3, 100).await;
+    let app = App::with(bench.store.clone(), &[]).await;
+    let mut stream = EventStream::open(&app.url(QUERY), None).await;
+    resources(&mut stream, 3).await;
+    let database = mongodb::Client::with_uri_str(&bench.name).await.expect("a client");
+    let database = database.default_database().expect("a database").name().to_owned();
+    let block = doc! {
+        "failCommands": ["find"], "namespace": format!("{database}.Patient"),
+        "blockConnection": true, "blockTimeMS": 60_000,
+    };
+    let always = doc! {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": block};
+    set.admin(always).await;
+    let asking: Vec<_> = (0..300)
+        .map(|n| {
+            let asked = client().get(app.url(&format!("/fhir/Patient/p{n}"))).send();
+            AbortOnDropHandle::new(tokio::spawn(asked))
+        })
+        .collect();
+    // As many as there are connections.
+    set.admin(doc! {"waitForFailPoint": "failCommand", "timesEntered": 64, "maxTimeMS": 30_000})
+        .await;
+    write(writer.as_ref(), 5, 100).await;
+    let live = resources_of(&mut stream, 5).await;
+    let mut late = EventStream::open(&app.url(QUERY), Some(&live[0].id)).await;
+    resources(&mut late, 4).await;
+    assert!(asking.iter().all(|asked| !asked.is_finished()), "none was answered meanwhile");
 }

@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::yield_now,
     time::{MissedTickBehavior, interval},
 };
@@ -24,7 +24,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     audience::{Audience, Leaves},
     direct::Direct,
-    turns::Turns,
 };
 use crate::live::Hub;
 
@@ -40,8 +39,8 @@ const BREATH: usize = 64;
 pub(super) struct Crowd {
     carriers: Vec<mpsc::UnboundedSender<Seat>>,
     next: AtomicUsize,
-    /// Of streams with much to send.
-    turns: Arc<Turns>,
+    /// Whose turn it is among those with much to send.
+    turns: Semaphore,
 }
 
 impl Crowd {
@@ -54,7 +53,6 @@ impl Crowd {
         cut: &CancellationToken,
     ) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let turns = Arc::new(Turns::of(cores));
         Arc::new_cyclic(|crowd| {
             let carriers = (0..cores).map(|_| {
                 let (sender, joining) = mpsc::unbounded_channel();
@@ -63,7 +61,6 @@ impl Crowd {
                     moved: hub.subscribe(),
                     joining,
                     audiences: Vec::new(),
-                    turns: Arc::clone(&turns),
                     round: ROUND.min(keep_alive),
                     back: Back { crowd: crowd.clone(), tasks: tasks.clone(), cut: cut.clone() },
                 };
@@ -71,6 +68,8 @@ impl Crowd {
                 tasks.spawn(async move { cut.run_until_cancelled(carrier.run(drain)).await });
                 sender
             });
+            // A core is left over, where there are two: the level streams hear of a change at once.
+            let turns = Semaphore::new(cores.saturating_sub(1).max(1));
             Self { carriers: carriers.collect(), next: AtomicUsize::new(0), turns }
         })
     }
@@ -115,7 +114,6 @@ struct Carrier {
     moved: watch::Receiver<()>,
     joining: mpsc::UnboundedReceiver<Seat>,
     audiences: Vec<Audience>,
-    turns: Arc<Turns>,
     /// How often it is looked after all.
     round: Duration,
     back: Back,
@@ -161,8 +159,6 @@ impl Carrier {
 
     /// The ring has moved.
     async fn speak(&mut self) {
-        let turns = Arc::clone(&self.turns);
-        let _carrying = turns.carry();
         for index in 0..self.audiences.len() {
             self.audiences[index].begin(true);
             self.each(index, |audience, hub, seat| audience.speak_to(hub, seat)).await;

@@ -9,9 +9,12 @@ use std::{future::poll_fn, io, net::SocketAddr, pin::Pin, task::Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
-use tokio::{pin, sync::SemaphorePermit};
+use tokio::{
+    pin,
+    sync::{Semaphore, SemaphorePermit},
+};
 
-use super::{crowd::Seat, turns::Turns, wire::Wire};
+use super::{crowd::Seat, wire::Wire};
 use crate::session::{Outgoing, Piece};
 
 /// A stream and where it goes.
@@ -24,7 +27,12 @@ pub(super) struct Direct {
 impl Direct {
     /// Writes `unsent`, then piece by piece, each in one of the `turns`. Returns a stream that
     /// has come level with the ring, where it `may_leave`; `None`: it has ended.
-    pub(super) async fn run(self, unsent: Bytes, turns: &Turns, may_leave: bool) -> Option<Seat> {
+    pub(super) async fn run(
+        self,
+        unsent: Bytes,
+        turns: &Semaphore,
+        may_leave: bool,
+    ) -> Option<Seat> {
         let Self { wire, peer, outgoing } = self;
         if let Err(error) = wire.all(unsent).await {
             super::ended(peer, &error);
@@ -47,7 +55,7 @@ impl Direct {
 async fn carry(
     wire: &Wire,
     pieces: impl Stream<Item = io::Result<Piece>>,
-    turns: &Turns,
+    turns: &Semaphore,
 ) -> io::Result<Option<Box<Outgoing>>> {
     pin!(pieces);
     loop {
@@ -72,10 +80,11 @@ async fn carry(
 /// the turn.
 async fn in_turn<'t, S: Stream>(
     mut pieces: Pin<&mut S>,
-    turns: &'t Turns,
+    turns: &'t Semaphore,
 ) -> (Option<S::Item>, Option<SemaphorePermit<'t>>) {
     loop {
-        let turn = turns.take().await;
+        // Nobody closes them: at worst it does not wait.
+        let turn = turns.acquire().await.ok();
         let next = poll_fn(|cx| Poll::Ready(pieces.as_mut().poll_next(cx))).await;
         match next {
             Poll::Ready(piece) => return (piece, turn),

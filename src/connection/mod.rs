@@ -32,7 +32,6 @@ mod guard;
 mod http;
 mod socket;
 mod takeover;
-mod turns;
 mod wire;
 
 pub use takeover::Takeover;

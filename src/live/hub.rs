@@ -12,7 +12,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
 use super::{
-    beat::Beat, entry::Page, follow::Follow, headroom, lanes::Lanes, reader::LogReader, ring::Ring,
+    beat::Beat, entry::Page, follow::Follow, head::Head, headroom, lanes::Lanes, reader::LogReader,
+    ring::Ring,
 };
 use crate::{
     position::LogPosition,
@@ -52,6 +53,7 @@ pub struct Hub {
     /// Anything is new: changes, how far the log has come, whether it rests.
     told: watch::Sender<()>,
     heard: watch::Sender<Option<Instant>>,
+    head: Head,
     pub(super) lanes: Lanes,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
@@ -77,6 +79,7 @@ impl Hub {
             moved: watch::Sender::default(),
             told: watch::Sender::default(),
             heard: watch::Sender::default(),
+            head: Head::default(),
             lanes: Lanes::new(options.readers.saturating_sub(1), options.ring_bytes),
             tasks,
             stop,
@@ -102,6 +105,14 @@ impl Hub {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.moved.subscribe()
+    }
+
+    /// The end of the log, as it was after the call.
+    ///
+    /// # Errors
+    /// The store can't say.
+    pub async fn head(&self) -> Result<LogPosition, StoreError> {
+        self.head.ask(self.store.head()).await
     }
 
     /// How long ago the tail last heard from the store; `None` before the first time.
@@ -159,7 +170,7 @@ impl Hub {
                 Err(lost) => {
                     error!(%lost, "the change log was lost: every stream starts over");
                     counter!("fhirtail_log_lost_total").increment(1);
-                    if let Some(head) = self.head().await {
+                    if let Some(head) = self.end_of_log().await {
                         self.change_ring(|ring| ring.restart(head, Timestamp::now()));
                         self.moved.send_replace(());
                         self.told.send_replace(());
@@ -204,8 +215,8 @@ impl Hub {
         result
     }
 
-    async fn head(&self) -> Option<LogPosition> {
-        match self.store.head().await {
+    async fn end_of_log(&self) -> Option<LogPosition> {
+        match self.head().await {
             Ok(head) => Some(head),
             Err(error) => {
                 error!(%error, "the log's end can't be read; trying again");

@@ -14,6 +14,7 @@ mod beat;
 mod board;
 mod entry;
 mod follow;
+mod head;
 mod headroom;
 mod hub;
 mod lane;

@@ -9,7 +9,7 @@ use crate::{
     frame::{self, Control},
     live::{Follow, Followed},
     position::LogPosition,
-    store::{Store, StoreError},
+    store::StoreError,
 };
 
 impl Session {
@@ -58,7 +58,12 @@ impl Session {
     /// The end of the log as it is now: who has passed it has all that was written before.
     async fn goal(&self) -> Result<Goal, Ended> {
         let at = Timestamp::now();
-        let head = self.ask(|store: Arc<dyn Store>| async move { store.head().await }).await?;
+        let hub = Arc::clone(&self.hub);
+        let asked = move |_| {
+            let hub = Arc::clone(&hub);
+            async move { hub.head().await }
+        };
+        let head = self.ask(asked).await?;
         Ok(Goal { head, at })
     }
 

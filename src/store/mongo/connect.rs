@@ -72,6 +72,8 @@ pub enum ConnectError {
 #[derive(Debug)]
 pub(super) struct Deployment {
     pub(super) client: Client,
+    /// For whoever reads the log.
+    pub(super) log: Client,
     /// Without concerns of its own: snapshot sessions bring theirs.
     pub(super) db: Database,
     pub(super) epoch: Epoch,
@@ -162,8 +164,10 @@ pub(super) async fn connect(uri: &str) -> Result<Deployment, ConnectError> {
     let kind = dialed.set().map_or("sharded cluster".into(), |set| format!("replica set {set}"));
     let description = format!("MongoDB {kind} at {}, database {}", dialed.hosts, dialed.db.name());
     let has_images = dialed.has_images();
+    let log = Client::with_options(parse(uri).await?);
+    let log = log.map_err(|error| refusal(&dialed.hosts, &error))?;
     let Dialed { client, db, hosts, .. } = dialed;
-    Ok(Deployment { client, db, epoch, has_images, sharded, hosts, description })
+    Ok(Deployment { client, log, db, epoch, has_images, sharded, hosts, description })
 }
 
 /// The first listing, with which a lack of rights on the database shows.

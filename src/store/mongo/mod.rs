@@ -4,29 +4,19 @@
 //! Out: [`snapshot`] and [`scan`] read, [`changes`] follows the log, [`encode`] writes JSON.
 //! In: [`write`] commits what [`plan`] decided and [`decode`] built.
 
-use std::{
-    fmt,
-    sync::{Arc, Once, PoisonError, RwLock},
-    time::{Duration, Instant},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use jiff::Timestamp;
-use mongodb::{
-    Client, ClientSession, Collection, Database,
-    bson::{Document, RawDocumentBuf, doc},
-    options::CollectionOptions,
-};
 
 use super::{
     Changes, LogPosition, Lookup, ResourceType, Snapshot, Store, StoreError, Write, WriteError,
     Written, detached,
 };
-use crate::{position::Epoch, seldom::Seldom};
-use catalog::Catalog;
+use crate::position::Epoch;
 use head::Head;
-use layout::{DELETED, Layout};
+use layout::Layout;
+use shared::{Shared, unreadable};
 
 pub(crate) mod catalog;
 pub(crate) mod changes;
@@ -47,6 +37,7 @@ mod order;
 mod plain;
 mod plan;
 mod scan;
+mod shared;
 mod snapshot;
 pub(crate) mod time;
 mod walk;
@@ -77,34 +68,16 @@ impl Default for MongoOptions {
 /// A database of a MongoDB deployment as a FHIR store.
 pub struct MongoStore {
     shared: Arc<Shared>,
-    description: String,
-}
-
-/// What the store's tasks share.
-pub(crate) struct Shared {
-    client: Client,
-    db: Database,
-    layout: Layout,
+    /// The same for whoever reads the log: over connections of their own, since a change must not
+    /// wait for one behind thousands of requests.
+    log: Arc<Shared>,
     epoch: Epoch,
-    has_images: bool,
-    sharded: bool,
-    batch_size: u32,
-    catalog: RwLock<(Arc<Catalog>, Instant)>,
-    /// Set once the collection of tombstones is there.
-    tombstones: tokio::sync::OnceCell<()>,
-    /// Called once the oplog turned out to be no business of ours.
-    no_oplog: Once,
+    description: String,
 }
 
 impl fmt::Debug for MongoStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("MongoStore").field(&self.description).finish()
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Shared").field(&self.db.name()).finish()
     }
 }
 
@@ -126,26 +99,20 @@ impl MongoStore {
         let (deployment, layout, catalog) = connecting
             .await
             .unwrap_or_else(|error| Err(ConnectError::Uri(format!("connecting ended: {error}"))))?;
-        let shared = Shared {
-            client: deployment.client,
-            db: deployment.db,
-            layout,
+        let shared = Shared::new(&deployment, catalog, layout, &options);
+        Ok(Arc::new(Self {
+            log: Arc::new(shared.through(&deployment.log)),
+            shared: Arc::new(shared),
             epoch: deployment.epoch,
-            has_images: deployment.has_images,
-            sharded: deployment.sharded,
-            batch_size: options.batch_size,
-            catalog: RwLock::new((Arc::new(catalog), Instant::now())),
-            tombstones: tokio::sync::OnceCell::new(),
-            no_oplog: Once::new(),
-        };
-        Ok(Arc::new(Self { shared: Arc::new(shared), description: deployment.description }))
+            description: deployment.description,
+        }))
     }
 }
 
 #[async_trait]
 impl Store for MongoStore {
     fn epoch(&self) -> Epoch {
-        self.shared.epoch
+        self.epoch
     }
 
     fn describe(&self) -> String {
@@ -153,18 +120,18 @@ impl Store for MongoStore {
     }
 
     async fn head(&self) -> Result<LogPosition, StoreError> {
-        let shared = self.shared.clone();
-        detached(async move { log::head(&shared).await }).await
+        let log = self.log.clone();
+        detached(async move { log::head(&log).await }).await
     }
 
     async fn recent(&self, back: Duration) -> Result<LogPosition, StoreError> {
-        let shared = self.shared.clone();
-        detached(async move { log::recent(&shared, back).await }).await
+        let log = self.log.clone();
+        detached(async move { log::recent(&log, back).await }).await
     }
 
     async fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
-        let shared = self.shared.clone();
-        detached(async move { log::oldest_instant(&shared).await }).await
+        let log = self.log.clone();
+        detached(async move { log::oldest_instant(&log).await }).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
@@ -173,7 +140,7 @@ impl Store for MongoStore {
     }
 
     async fn changes(&self, after: LogPosition) -> Result<Box<dyn Changes>, StoreError> {
-        let reader = detached(changes::Reader::open(self.shared.clone(), after)).await?;
+        let reader = detached(changes::Reader::open(self.log.clone(), after)).await?;
         Ok(Box::new(reader))
     }
 
@@ -201,77 +168,9 @@ impl Store for MongoStore {
     }
 
     async fn close(&self) {
-        self.shared.client.clone().shutdown().immediate(true).await;
-    }
-}
-
-impl Shared {
-    /// The collection of a type; without a read concern, for sessions that bring theirs.
-    fn collection(&self, ty: ResourceType) -> Collection<RawDocumentBuf> {
-        self.db.collection(&self.layout.collection_of(ty))
-    }
-
-    /// A collection read as committed by majority.
-    fn majority<T: Send + Sync>(&self, name: &str) -> Collection<T> {
-        let options = CollectionOptions::builder().read_concern(connect::majority()).build();
-        self.db.collection_with_options(name, options)
-    }
-
-    /// A session whose reads see the database as of a cluster time.
-    async fn session_at(&self, time: u64) -> Result<ClientSession, StoreError> {
-        let session = self.client.start_session().snapshot(true);
-        let session = session.snapshot_time(time::to_bson(time)).await;
-        session.map_err(|error| errors::plain(&error))
-    }
-
-    /// A document as its resource's JSON; `None` (and a warning) where it can't be read.
-    fn json(&self, ty: ResourceType, document: &[u8]) -> Option<Bytes> {
-        let encoded = encode::json(document, ty, &self.layout);
-        if encoded.is_err() {
-            unreadable(ty, "it is no BSON");
+        for Shared { client, .. } in [&*self.log, &*self.shared] {
+            client.clone().shutdown().immediate(true).await;
         }
-        encoded.ok()
-    }
-
-    /// What was last listed.
-    fn catalog(&self) -> Arc<Catalog> {
-        self.catalog.read().unwrap_or_else(PoisonError::into_inner).0.clone()
-    }
-
-    async fn refresh_catalog(&self) -> Result<Arc<Catalog>, StoreError> {
-        let catalog = Catalog::read(&self.db, &self.layout).await;
-        let catalog = Arc::new(catalog.map_err(|error| errors::plain(&error))?);
-        let mut cached = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
-        *cached = (catalog.clone(), Instant::now());
-        Ok(catalog)
-    }
-
-    /// Lists again if that was not done lately.
-    async fn freshen_catalog(&self) -> Result<(), StoreError> {
-        const STALE: Duration = Duration::from_secs(30);
-        let listed = self.catalog.read().unwrap_or_else(PoisonError::into_inner).1;
-        if listed.elapsed() > STALE {
-            self.refresh_catalog().await?;
-        }
-        Ok(())
-    }
-
-    async fn read(&self, ty: ResourceType, id: &str) -> Result<Lookup, StoreError> {
-        let resources = self.majority::<RawDocumentBuf>(&self.layout.collection_of(ty));
-        let find = resources.find_one(doc! {"_id": {"$in": decode::keys_of(id)}});
-        let found = find.sort(doc! {"_id": 1}).await.map_err(|error| errors::plain(&error))?;
-        if let Some(document) = found {
-            let version = Head::of(document.as_bytes()).map_or(0, |head| head.version);
-            let unreadable = || StoreError::Failed(format!("{ty}/{id} can't be read"));
-            let json = self.json(ty, document.as_bytes()).ok_or_else(unreadable)?;
-            return Ok(Lookup::Found { json, version });
-        }
-        let tombstones = self.majority::<Document>(DELETED);
-        let find = tombstones.find_one(doc! {"_id": write::tombstone_id(ty, id)});
-        Ok(match find.await.map_err(|error| errors::plain(&error))? {
-            Some(tombstone) => Lookup::Deleted { version: write::tombstone_version(&tombstone) },
-            None => Lookup::Absent,
-        })
     }
 }
 
@@ -282,13 +181,4 @@ impl Shared {
 fn keep_freed_memory() {
     const SHOWN: usize = 2 << 20;
     drop(std::hint::black_box(Vec::<u8>::with_capacity(SHOWN)));
-}
-
-/// Tells of a document that can't be read, and goes on without it. There may be millions.
-fn unreadable(ty: ResourceType, why: &str) {
-    metrics::counter!("fhirtail_unreadable_documents_total").increment(1);
-    static SELDOM: Seldom = Seldom::new();
-    SELDOM.say(|more| {
-        tracing::warn!(%ty, why, more, "a document can't be read as a resource; it is left out");
-    });
 }
