@@ -1,77 +1,10 @@
 //! What a scan hands over: resources as lines of one text, and where each of them stands.
 
-use std::{cmp::Ordering, fmt, ops::Range};
+use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{DocId, ScanKey};
-
-/// A [`DocId`] that lies in a batch or in a stored document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DocRef<'a> {
-    /// A string.
-    Text(&'a str),
-    /// A MongoDB ObjectId.
-    Oid([u8; 12]),
-}
-
-impl DocRef<'_> {
-    /// The same, to keep.
-    #[must_use]
-    pub fn to_doc(self) -> DocId {
-        match self {
-            Self::Text(id) => DocId::Text(id.into()),
-            Self::Oid(bytes) => DocId::Oid(bytes),
-        }
-    }
-}
-
-impl fmt::Display for DocRef<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(id) => f.write_str(id),
-            Self::Oid(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
-        }
-    }
-}
-
-/// A [`ScanKey`] that lies in a batch or in a stored document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyRef<'a> {
-    /// In a scan by document id.
-    Id(DocRef<'a>),
-    /// In a scan by `meta.lastUpdated` (ms since 1970), then document id.
-    Updated(i64, DocRef<'a>),
-}
-
-impl<'a> KeyRef<'a> {
-    /// The document's key.
-    #[must_use]
-    pub fn doc(self) -> DocRef<'a> {
-        let (Self::Id(doc) | Self::Updated(_, doc)) = self;
-        doc
-    }
-
-    /// The same, to keep.
-    #[must_use]
-    pub fn to_key(self) -> ScanKey {
-        match self {
-            Self::Id(doc) => ScanKey::Id(doc.to_doc()),
-            Self::Updated(ms, doc) => ScanKey::Updated(ms, doc.to_doc()),
-        }
-    }
-}
-
-impl PartialOrd for KeyRef<'_> {
-    /// Keys of different orders do not compare.
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        match (self, other) {
-            (Self::Id(a), Self::Id(b)) => Some(a.cmp(b)),
-            (Self::Updated(a, x), Self::Updated(b, y)) => Some((a, x).cmp(&(b, y))),
-            _ => None,
-        }
-    }
-}
+use super::{DocRef, KeyRef, ScanKey};
 
 /// Some resources of one type, in key order. All texts share one buffer.
 #[derive(Debug, Default)]
@@ -209,6 +142,7 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::DocId;
 
     #[test]
     fn a_batch_gives_back_what_was_written() {

@@ -3,7 +3,7 @@
 //! Two implementations, [`mongo`] and [`embedded`], pass one conformance suite
 //! (`tests/conformance.rs`). Nothing above this module knows which of them it talks to.
 
-use std::{cmp::Ordering, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,19 +11,27 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::{
-    fhir::{ResourceType, resource::Resource},
+    fhir::ResourceType,
     position::{Epoch, LogPosition},
 };
 
 mod batch;
+mod change;
 mod detached;
 pub mod embedded;
+mod key;
 pub mod mongo;
 mod open;
+mod scan;
+mod write;
 
-pub use batch::{DocRef, KeyRef, ScanBatch, Scanned};
+pub use batch::{ScanBatch, Scanned};
+pub use change::{Before, Change, ChangeBatch, ChangeKind, Image};
 pub use detached::detached;
+pub use key::{DocId, DocRef, KeyRef, ScanKey};
 pub use open::{MONGODB_SCHEMES, OpenError, open};
+pub use scan::{Scan, Window};
+pub use write::{Action, Effect, Expect, Lookup, Write, WriteError, Written};
 
 /// What a store can fail with. Whoever reads decides by the variant, never by the text.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -107,118 +115,6 @@ pub trait Snapshot: Send + Sync {
     fn scan(&self, scan: Scan) -> mpsc::Receiver<Result<ScanBatch, StoreError>>;
 }
 
-/// Which part of a type to read.
-#[derive(Debug, Clone)]
-pub struct Scan {
-    /// The resource type.
-    pub ty: ResourceType,
-    /// Go on strictly after this key. Its variant also says in which order the scan goes;
-    /// without a key the store chooses: by id, or, where `window` narrows, by lastUpdated.
-    pub after: Option<ScanKey>,
-    /// Only resources whose `meta.lastUpdated` lies within.
-    pub window: Window,
-}
-
-/// A window of `meta.lastUpdated` in whole milliseconds since 1970, both ends exclusive.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Window {
-    /// `_since`: strictly later than this.
-    pub after_ms: Option<i64>,
-    /// `_until`: strictly earlier than this.
-    pub before_ms: Option<i64>,
-}
-
-impl Window {
-    /// Whether the window lets everything through, resources without lastUpdated included.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.after_ms.is_none() && self.before_ms.is_none()
-    }
-
-    /// Whether a resource of this lastUpdated is within. One without is in no bounded window.
-    #[must_use]
-    pub fn contains(&self, updated_ms: Option<i64>) -> bool {
-        match updated_ms {
-            None => self.is_open(),
-            Some(ms) => {
-                self.after_ms.is_none_or(|after| ms > after)
-                    && self.before_ms.is_none_or(|before| ms < before)
-            }
-        }
-    }
-}
-
-/// The key of a stored document in its collection, in the store's own order: texts by their
-/// bytes, then ObjectIds.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DocId {
-    /// A string, most often the resource's id.
-    Text(Box<str>),
-    /// A MongoDB ObjectId.
-    Oid([u8; 12]),
-}
-
-impl DocId {
-    /// A look at it.
-    #[must_use]
-    pub fn borrowed(&self) -> DocRef<'_> {
-        match self {
-            Self::Text(id) => DocRef::Text(id),
-            Self::Oid(bytes) => DocRef::Oid(*bytes),
-        }
-    }
-}
-
-impl fmt::Display for DocId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.borrowed().fmt(f)
-    }
-}
-
-/// Where a resource stands in the scan of its type.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ScanKey {
-    /// In a scan by document id.
-    Id(DocId),
-    /// In a scan by `meta.lastUpdated` (ms since 1970), then document id.
-    Updated(i64, DocId),
-}
-
-impl ScanKey {
-    /// A look at it.
-    #[must_use]
-    pub fn borrowed(&self) -> KeyRef<'_> {
-        match self {
-            ScanKey::Id(doc) => KeyRef::Id(doc.borrowed()),
-            ScanKey::Updated(ms, doc) => KeyRef::Updated(*ms, doc.borrowed()),
-        }
-    }
-
-    /// The document's key.
-    #[must_use]
-    pub fn doc(&self) -> &DocId {
-        let (ScanKey::Id(doc) | ScanKey::Updated(_, doc)) = self;
-        doc
-    }
-
-    /// Where a document would stand in a scan of the same order as `self`. `None`: nowhere,
-    /// since it has no lastUpdated to be ordered by.
-    #[must_use]
-    pub fn same_order(&self, doc: &DocId, updated_ms: Option<i64>) -> Option<ScanKey> {
-        match self {
-            ScanKey::Id(_) => Some(ScanKey::Id(doc.clone())),
-            ScanKey::Updated(..) => updated_ms.map(|ms| ScanKey::Updated(ms, doc.clone())),
-        }
-    }
-}
-
-impl PartialOrd for ScanKey {
-    /// Keys of different orders do not compare.
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        self.borrowed().partial_cmp(&other.borrowed())
-    }
-}
-
 /// A reader of the change log.
 ///
 /// `next` is not cancel-safe: it is called from a task that does nothing else.
@@ -230,212 +126,4 @@ pub trait Changes: Send {
     /// Ends the reading, and returns once the store holds nothing open for it: who counts open
     /// readers waits for that. A reader that is only dropped ends a little later.
     async fn close(self: Box<Self>);
-}
-
-/// What one read of the log gave.
-#[derive(Debug)]
-pub struct ChangeBatch {
-    /// In commit order.
-    pub changes: Vec<Change>,
-    /// All changes up to here have been delivered, with this batch. Never moves back.
-    pub level: LogPosition,
-    /// The read reached the end of the log as it was then: every change at `level.time`, and
-    /// before it, is delivered, and no change will ever be added there.
-    pub quiet: bool,
-}
-
-/// One change of one resource, as committed.
-#[derive(Debug, Clone)]
-pub struct Change {
-    /// The position of whoever has consumed this change.
-    pub position: LogPosition,
-    /// When it was committed, as exactly as the store knows.
-    pub committed: Timestamp,
-    /// What happened.
-    pub kind: ChangeKind,
-}
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub enum ChangeKind {
-    /// Created, updated or replaced.
-    Upsert {
-        /// The resource's type.
-        ty: ResourceType,
-        /// The resource's id.
-        id: Box<str>,
-        /// Its document's key.
-        doc: DocId,
-        /// Its `meta.lastUpdated` in ms since 1970, if it has one.
-        updated_ms: Option<i64>,
-        /// The resource after the change, compact JSON.
-        json: Bytes,
-        /// The resource before the change.
-        before: Before,
-    },
-    /// Deleted.
-    Delete {
-        /// The resource's type.
-        ty: ResourceType,
-        /// The resource's id.
-        id: Box<str>,
-        /// Its document's key.
-        doc: DocId,
-        /// The resource before the change.
-        before: Before,
-    },
-    /// Everything of a type has gone at once (its collection was dropped or renamed), or has
-    /// come at once. Streams of the type start over.
-    Replaced {
-        /// The type.
-        ty: ResourceType,
-    },
-}
-
-/// The resource as it was before a change.
-#[derive(Clone)]
-pub enum Before {
-    /// There was none.
-    Absent,
-    /// Nobody knows: the store keeps no before-images of this type.
-    Unknown,
-    /// As it was stored.
-    Known(Image),
-}
-
-/// A stored resource that hardly anyone asks for: compact JSON on demand.
-#[derive(Clone)]
-pub struct Image {
-    /// How many bytes it holds until then.
-    pub bytes: usize,
-    /// Encodes it; `None` where that can't be done.
-    pub encode: Arc<dyn Fn() -> Option<Bytes> + Send + Sync>,
-}
-
-impl Before {
-    /// How many bytes it holds.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        match self {
-            Before::Known(image) => image.bytes,
-            Before::Absent | Before::Unknown => 0,
-        }
-    }
-}
-
-impl fmt::Debug for Before {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Before::Absent => "Absent",
-            Before::Unknown => "Unknown",
-            Before::Known(_) => "Known",
-        })
-    }
-}
-
-/// What a store has under an id.
-#[derive(Debug, Clone)]
-pub enum Lookup {
-    /// Nothing, and as far as the store knows there never was anything.
-    Absent,
-    /// It was deleted; this is the number of the deletion.
-    Deleted {
-        /// The version number that the deletion took.
-        version: u64,
-    },
-    /// The current version.
-    Found {
-        /// The resource as compact JSON, `meta` included.
-        json: Bytes,
-        /// Its `meta.versionId`, 0 where it has none that is a number.
-        version: u64,
-    },
-}
-
-/// One write.
-#[derive(Debug, Clone)]
-pub struct Write {
-    /// The resource's type.
-    pub ty: ResourceType,
-    /// The resource's id.
-    pub id: String,
-    /// What to do.
-    pub action: Action,
-    /// What must be there for the write to happen.
-    pub expect: Expect,
-}
-
-/// What a write does.
-#[derive(Debug, Clone)]
-pub enum Action {
-    /// Creates or replaces. The store stamps `meta.versionId` and `meta.lastUpdated`. Where the
-    /// stored content is the same but for those two, nothing is written.
-    Put(Resource),
-    /// Deletes, if there is something to delete.
-    Delete,
-}
-
-/// What must be there for a write to happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expect {
-    /// Anything or nothing.
-    Any,
-    /// No current resource.
-    Absent,
-    /// The current version has this number (`If-Match: W/"n"`).
-    Version(u64),
-}
-
-/// What a write did.
-#[derive(Debug, Clone)]
-pub struct Written {
-    /// What happened.
-    pub effect: Effect,
-    /// The number of the version that is current now. A deletion takes a number too, so that
-    /// no number is ever used twice for one id.
-    pub version: u64,
-    /// `meta.lastUpdated` of the current version, or when it was deleted.
-    pub last_updated: Timestamp,
-    /// The current version as stored; `None` after a deletion.
-    pub json: Option<Bytes>,
-}
-
-/// What a write did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
-    /// There was no current resource; now there is.
-    Created,
-    /// A new version replaced the current one.
-    Updated,
-    /// The current version holds the same: nothing was written.
-    Unchanged,
-    /// The resource is gone.
-    Deleted,
-    /// There was nothing to delete: nothing was written.
-    Missing,
-}
-
-/// Why none of the writes happened.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum WriteError {
-    /// `writes[index]` expected something else than the `found` current version (`None`: no
-    /// current resource).
-    #[error("the current version is not the expected one")]
-    Conflict {
-        /// Which write.
-        index: usize,
-        /// The current version's number.
-        found: Option<u64>,
-    },
-    /// `writes[index]` holds what this store can't keep exactly.
-    #[error("{why}")]
-    Unstorable {
-        /// Which write.
-        index: usize,
-        /// A sentence that names the member.
-        why: String,
-    },
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }

@@ -5,6 +5,7 @@
 
 use std::io::Write as _;
 
+use base64::{display::Base64Display, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 
 use super::{
@@ -360,22 +361,9 @@ fn binary(value: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
         OLD_SUBTYPE => bytes.get(4..).ok_or(Malformed)?,
         _ => bytes,
     };
-    out.push(b'"');
-    for chunk in bytes.chunks(3) {
-        base64_group(chunk, out);
-    }
-    out.push(b'"');
+    // A vector takes all.
+    let _ = write!(out, "\"{}\"", Base64Display::new(bytes, &BASE64));
     Ok(())
-}
-
-fn base64_group(chunk: &[u8], out: &mut Vec<u8>) {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
-    let word = byte(0) << 16 | byte(1) << 8 | byte(2);
-    for sextet in 0..4 {
-        let letter = ALPHABET[(word >> (18 - 6 * sextet) & 0x3f) as usize];
-        out.push(if sextet <= chunk.len() { letter } else { b'=' });
-    }
 }
 
 #[cfg(test)]

@@ -1,79 +1,14 @@
-//! Positions: the ids of events, from which anyone goes on anywhere.
-//!
-//! A position is a fact about the database, not about a process. Its text, numbers in base 36:
-//!
-//! ```text
-//! live      1l~epoch~seconds.increment.consumed[~members]
-//! history   1h~epoch~seconds.increment.consumed~query[.members]~type~key
-//! key       i<id>  |  o<ObjectId in hex>  |  b<id in base64url>  |  u<ms>.<one of the former>
-//! ```
-//!
-//! `seconds.increment` is a cluster time, `consumed` how many changes of that time are consumed
-//! (the writes of one transaction share a time). Pure: no I/O, no clock.
+//! A position's text: see [`super`] for its form. One position has one text.
 
-use std::fmt::{self, Write};
+use std::{
+    fmt::{self, Write},
+    str::FromStr,
+};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL};
+
+use super::{Epoch, LogPosition, Malformed, Position, ScanPosition, Stem};
 use crate::store::{DocId, DocRef, KeyRef, ScanKey};
-
-/// Which log a position belongs to: derived from the replica set's id, or drawn when an
-/// embedded store is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Epoch(pub u32);
-
-/// A point between two changes of the log.
-///
-/// Everything before `time`, and the first `consumed` changes at `time`, lie before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct LogPosition {
-    /// A cluster time (seconds since 1970 in the upper 32 bits, increment in the lower), or the
-    /// sequence number of an embedded store's log.
-    pub time: u64,
-    /// How many changes of that time are consumed.
-    pub consumed: u32,
-}
-
-impl LogPosition {
-    /// Before every change at `time`.
-    #[must_use]
-    pub const fn before(time: u64) -> Self {
-        Self { time, consumed: 0 }
-    }
-
-    /// After every change at `time`.
-    #[must_use]
-    pub const fn past(time: u64) -> Self {
-        Self::before(time.saturating_add(1))
-    }
-}
-
-/// A client's whole state: all that it has been sent lies before it, all else after it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Position {
-    /// Which log.
-    pub epoch: Epoch,
-    /// All changes before this are sent (in history: for the part that is scanned).
-    pub log: LogPosition,
-    /// A hash of the group's members, in streams of a group.
-    pub members: Option<u32>,
-    /// How far the scan has come; `None`: it is done, the stream is live.
-    pub scan: Option<ScanPosition>,
-}
-
-/// How far a stream's history has come.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ScanPosition {
-    /// A hash of the query that the scan answers.
-    pub query: u32,
-    /// The index of the type in the plan. All before it are done.
-    pub type_index: usize,
-    /// The last key of that type that was sent.
-    pub key: ScanKey,
-}
-
-/// Why a text is no position.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Malformed(&'static str);
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,22 +26,6 @@ impl fmt::Display for Position {
         stem.fmt(f)?;
         write_key(f, scan.key.borrowed())
     }
-}
-
-/// What the positions of one type's scan share: their texts begin with its text, and end with
-/// their key's, which [`write_key`] writes.
-#[derive(Debug, Clone, Copy)]
-pub struct Stem {
-    /// Which log.
-    pub epoch: Epoch,
-    /// Where in the log the snapshot lies that is scanned.
-    pub log: LogPosition,
-    /// A hash of the group's members, in streams of a group.
-    pub members: Option<u32>,
-    /// A hash of the query.
-    pub query: u32,
-    /// The index of the type in the plan.
-    pub type_index: usize,
 }
 
 impl fmt::Display for Stem {
@@ -147,7 +66,7 @@ pub fn write_key(out: &mut impl Write, key: KeyRef<'_>) -> fmt::Result {
         }
         DocRef::Text(id) => {
             out.write_str("b")?;
-            out.write_str(&base64url::encode(id.as_bytes()))
+            out.write_str(&BASE64_URL.encode(id.as_bytes()))
         }
         DocRef::Oid(_) => write!(out, "o{}", key.doc()),
     }
@@ -157,7 +76,7 @@ const fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')
 }
 
-impl std::str::FromStr for Position {
+impl FromStr for Position {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
@@ -226,7 +145,9 @@ fn doc_id(text: &str) -> Result<DocId, Malformed> {
     let (tag, rest) = text.split_at_checked(1).ok_or(BAD_KEY)?;
     match tag {
         "i" if rest.bytes().all(is_plain) => Ok(DocId::Text(rest.into())),
-        "b" => base64url::decode(rest)
+        "b" => BASE64_URL
+            .decode(rest)
+            .ok()
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .map(|id| DocId::Text(id.into()))
             .ok_or(BAD_KEY),
@@ -273,64 +194,6 @@ impl fmt::Display for Base36 {
             }
         }
         f.write_str(std::str::from_utf8(&digits[at..]).unwrap_or_default())
-    }
-}
-
-/// A hash that is the same in every build and on every machine (FNV-1a, folded to 32 bits).
-#[derive(Debug, Clone, Copy)]
-pub struct StableHash(u64);
-
-impl Default for StableHash {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl StableHash {
-    /// Adds a part and its end, so that ("ab", "c") and ("a", "bc") differ.
-    #[must_use]
-    pub fn with(self, part: &[u8]) -> Self {
-        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        let hash = part.iter().fold(self.0, |hash, byte| step(hash, *byte));
-        Self(step(step(hash, 0xff), part.len() as u8))
-    }
-
-    /// The hash of all that was added.
-    #[must_use]
-    pub const fn finish(self) -> u32 {
-        (self.0 ^ self.0 >> 32) as u32
-    }
-}
-
-/// Base64 in the URL-safe alphabet without padding (RFC 4648 §5).
-mod base64url {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-
-    pub(super) fn encode(bytes: &[u8]) -> String {
-        let mut out = String::with_capacity(bytes.len() * 4 / 3 + 3);
-        for chunk in bytes.chunks(3) {
-            let word = chunk.iter().fold(0u32, |word, b| word << 8 | u32::from(*b));
-            let word = word << (8 * (3 - chunk.len()));
-            for sextet in 0..=chunk.len() {
-                let index = word >> (18 - 6 * sextet) & 0x3f;
-                out.push(char::from(ALPHABET[index as usize]));
-            }
-        }
-        out
-    }
-
-    pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
-        let mut out = Vec::with_capacity(text.len());
-        for chunk in text.as_bytes().chunks(4) {
-            let mut word = 0u32;
-            for byte in chunk {
-                let sextet = ALPHABET.iter().position(|a| a == byte)?;
-                word = word << 6 | u32::try_from(sextet).ok()?;
-            }
-            let bytes = (word << (6 * (4 - chunk.len()))).to_be_bytes();
-            out.extend_from_slice(bytes.get(1..chunk.len())?);
-        }
-        (encode(&out) == text).then_some(out)
     }
 }
 
@@ -411,25 +274,5 @@ mod tests {
         let whole =
             Position { epoch: Epoch(u32::MAX), log, members: Some(u32::MAX), scan: Some(scan) };
         assert!(whole.to_string().len() <= 128, "{}", whole.to_string().len());
-    }
-
-    #[test]
-    fn places_in_the_log_are_ordered() {
-        let time = LogPosition::before(7);
-        assert!(time < LogPosition { time: 7, consumed: 1 });
-        assert!(LogPosition { time: 7, consumed: 9 } < LogPosition::past(7));
-        assert_eq!(LogPosition::past(7), LogPosition::before(8));
-    }
-
-    #[test]
-    fn the_hash_is_the_same_everywhere_and_tells_parts_apart() {
-        assert_eq!(StableHash::default().with(b"Patient").finish(), 2_222_356_254);
-        let joined = |parts: [&str; 2]| {
-            parts
-                .iter()
-                .fold(StableHash::default(), |hash, part| hash.with(part.as_bytes()))
-                .finish()
-        };
-        assert_ne!(joined(["ab", "c"]), joined(["a", "bc"]));
     }
 }

@@ -1,0 +1,110 @@
+//! Changes as the log gives them.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::DocId;
+use crate::{fhir::ResourceType, position::LogPosition};
+
+/// What one read of the log gave.
+#[derive(Debug)]
+pub struct ChangeBatch {
+    /// In commit order.
+    pub changes: Vec<Change>,
+    /// All changes up to here have been delivered, with this batch. Never moves back.
+    pub level: LogPosition,
+    /// The read reached the end of the log as it was then: every change at `level.time`, and
+    /// before it, is delivered, and no change will ever be added there.
+    pub quiet: bool,
+}
+
+/// One change of one resource, as committed.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The position of whoever has consumed this change.
+    pub position: LogPosition,
+    /// When it was committed, as exactly as the store knows.
+    pub committed: Timestamp,
+    /// What happened.
+    pub kind: ChangeKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum ChangeKind {
+    /// Created, updated or replaced.
+    Upsert {
+        /// The resource's type.
+        ty: ResourceType,
+        /// The resource's id.
+        id: Box<str>,
+        /// Its document's key.
+        doc: DocId,
+        /// Its `meta.lastUpdated` in ms since 1970, if it has one.
+        updated_ms: Option<i64>,
+        /// The resource after the change, compact JSON.
+        json: Bytes,
+        /// The resource before the change.
+        before: Before,
+    },
+    /// Deleted.
+    Delete {
+        /// The resource's type.
+        ty: ResourceType,
+        /// The resource's id.
+        id: Box<str>,
+        /// Its document's key.
+        doc: DocId,
+        /// The resource before the change.
+        before: Before,
+    },
+    /// Everything of a type has gone at once (its collection was dropped or renamed), or has
+    /// come at once. Streams of the type start over.
+    Replaced {
+        /// The type.
+        ty: ResourceType,
+    },
+}
+
+/// The resource as it was before a change.
+#[derive(Clone)]
+pub enum Before {
+    /// There was none.
+    Absent,
+    /// Nobody knows: the store keeps no before-images of this type.
+    Unknown,
+    /// As it was stored.
+    Known(Image),
+}
+
+/// A stored resource that hardly anyone asks for: compact JSON on demand.
+#[derive(Clone)]
+pub struct Image {
+    /// How many bytes it holds until then.
+    pub bytes: usize,
+    /// Encodes it; `None` where that can't be done.
+    pub encode: Arc<dyn Fn() -> Option<Bytes> + Send + Sync>,
+}
+
+impl Before {
+    /// How many bytes it holds.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Before::Known(image) => image.bytes,
+            Before::Absent | Before::Unknown => 0,
+        }
+    }
+}
+
+impl fmt::Debug for Before {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Before::Absent => "Absent",
+            Before::Unknown => "Unknown",
+            Before::Known(_) => "Known",
+        })
+    }
+}
