@@ -26,9 +26,9 @@ pub struct ListenArgs {
     pub cors_origins: Vec<HeaderValue>,
 }
 
-/// Where the resources are.
+/// Which store.
 #[derive(Debug, Clone, Args)]
-pub struct StoreArgs {
+pub struct StoreName {
     /// A directory (embedded store), or mongodb://…/DATABASE (MongoDB)
     #[arg(
         long,
@@ -38,6 +38,14 @@ pub struct StoreArgs {
         hide_env_values = true
     )]
     pub store: String,
+}
+
+/// Where the resources are, and what is kept of them.
+#[derive(Debug, Clone, Args)]
+pub struct StoreArgs {
+    #[allow(missing_docs, reason = "a text here would stand in for the command's own")]
+    #[command(flatten)]
+    pub name: StoreName,
 
     /// Embedded store: how long a snapshot may be read (seconds)
     #[arg(long, env = "FHIRTAIL_SNAPSHOT_LIFE", default_value = "300", value_name = "S",

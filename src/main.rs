@@ -82,7 +82,7 @@ async fn main() -> ExitCode {
 async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     telemetry::log();
     let metrics = telemetry::metrics()?;
-    let store = store::open(&args.store.store, args.store.embedded()).await?;
+    let store = store::open(&args.store.name.store, args.store.embedded()).await?;
     let server = Server::bind(&args.server, store, Some(metrics)).await?;
     server.announce();
     server.run(asked_to_stop()?).await;

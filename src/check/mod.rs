@@ -11,7 +11,7 @@ use std::{
 use clap::Args;
 
 use crate::{
-    config::DEFAULT_STORE,
+    config::StoreName,
     store::{MONGODB_SCHEMES, OpenError},
 };
 
@@ -27,15 +27,9 @@ pub use findings::{Finding, Level};
 /// What to look at, and how to tell.
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
-    /// A directory (embedded store), or mongodb://…/DATABASE (MongoDB)
-    #[arg(
-        long,
-        env = "FHIRTAIL_STORE",
-        default_value = DEFAULT_STORE,
-        value_name = "STORE",
-        hide_env_values = true
-    )]
-    pub store: String,
+    #[allow(missing_docs, reason = "a text here would stand in for the command's own")]
+    #[command(flatten)]
+    pub name: StoreName,
 
     /// Print the findings as a JSON array
     #[arg(long)]
@@ -48,7 +42,7 @@ pub struct CheckArgs {
 /// # Errors
 /// Standard output can't be written.
 pub async fn run(args: CheckArgs) -> io::Result<ExitCode> {
-    let findings = findings(&args.store).await;
+    let findings = findings(&args.name.store).await;
     let mut out = io::stdout().lock();
     match args.json {
         true => report::json(&mut out, &findings)?,
