@@ -16,7 +16,11 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{socket::Socket, takeover::Takeover, wire::too_slow};
+use super::{
+    socket::Socket,
+    takeover::Takeover,
+    wire::{given_up, too_slow},
+};
 use crate::session::CutOff;
 
 pub(super) struct Guard {
@@ -50,7 +54,7 @@ impl Guard {
     ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.waiting = None;
-            return written;
+            return written.map_err(|error| given_up(error, &self.cut_off));
         }
         let deadline = self.deadline;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(deadline)));

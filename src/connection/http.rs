@@ -7,6 +7,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     task::Poll,
+    time::Duration,
 };
 
 use axum::{
@@ -37,7 +38,7 @@ pub(super) async fn speak(
     socket: Socket,
     peer: SocketAddr,
 ) -> Option<Direct> {
-    let spoken = match prepare(&socket) {
+    let spoken = match prepare(&socket, shared.options.write_deadline) {
         Ok(()) => http1(shared, socket, peer).await,
         Err(error) => Err(error.into()),
     };
@@ -49,12 +50,22 @@ pub(super) async fn speak(
 
 type Spoken = Result<Option<Direct>, Box<dyn std::error::Error + Send + Sync>>;
 
-fn prepare(socket: &TcpStream) -> io::Result<()> {
+/// The kernel counts milliseconds in a C int.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
+
+fn prepare(socket: &TcpStream, deadline: Duration) -> io::Result<()> {
     // Each event goes out when it is written: Nagle's algorithm would hold it back.
     socket.set_nodelay(true)?;
-    // What can't be delivered shall wait in the ring, once for all, not in each socket.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket2::SockRef::from(socket).set_tcp_notsent_lowat(MOST_UNSENT)?;
+    {
+        let socket = socket2::SockRef::from(socket);
+        // What can't be delivered shall wait in the ring, once for all, not in each socket.
+        socket.set_tcp_notsent_lowat(MOST_UNSENT)?;
+        // Who has vanished without a word still has room for a little: the kernel gives up on
+        // what nobody acknowledges by the same deadline, not after a quarter of an hour.
+        socket.set_tcp_user_timeout(Some(deadline.min(LONGEST)))?;
+    }
     Ok(())
 }
 
@@ -111,4 +122,23 @@ fn service(
         }
         router.clone().call(request)
     })
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_knows_the_deadline() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let socket = TcpStream::connect(listener.local_addr()?).await?;
+        for (deadline, known) in [(7, 7_000), (60 * 86_400, i32::MAX as u64)] {
+            prepare(&socket, Duration::from_secs(deadline))?;
+            let known = Some(Duration::from_millis(known));
+            assert_eq!(socket2::SockRef::from(&socket).tcp_user_timeout()?, known);
+        }
+        Ok(())
+    }
 }

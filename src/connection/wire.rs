@@ -55,6 +55,7 @@ impl Wire {
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self.socket.try_write(bytes) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(given_up(error, &self.cut_off)),
             written => written,
         }
     }
@@ -80,7 +81,7 @@ impl Wire {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => bytes.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
+                Err(error) => return Err(given_up(error, &self.cut_off)),
             }
         }
         Ok(())
@@ -102,7 +103,7 @@ impl Wire {
     async fn room(&self) -> io::Result<()> {
         let Patience { deadline, drain, drain_over } = &*self.patience;
         tokio::select! {
-            room = self.socket.writable() => room,
+            room = self.socket.writable() => room.map_err(|error| given_up(error, &self.cut_off)),
             () = sleep(*deadline) => Err(too_slow(&self.cut_off)),
             () = async {
                 drain.cancelled().await;
@@ -135,7 +136,11 @@ impl Wire {
                     return true;
                 }
                 Ok(_) => {}
-                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) => {
+                    given_up(error, &self.cut_off);
+                    return true;
+                }
             }
         }
     }
@@ -152,4 +157,12 @@ pub(super) fn too_slow(cut_off: &CutOff) -> io::Error {
     counter!("fhirtail_slow_clients_dropped_total").increment(1);
     cut_off.say(WHY);
     io::Error::new(io::ErrorKind::TimedOut, WHY)
+}
+
+/// The kernel, too, gives up on who takes nothing: on who does not even acknowledge.
+pub(super) fn given_up(error: io::Error, cut_off: &CutOff) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::TimedOut => too_slow(cut_off),
+        _ => error,
+    }
 }
