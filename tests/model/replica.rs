@@ -171,7 +171,8 @@ impl Replica {
             || (restricted && !world.keeps_images())
             || world.after(after).iter().any(|logged| cause(&logged.change.kind));
         if !just || !event.id.is_empty() {
-            return Err("a reset without need, or with an id".into());
+            let trimmed = world.trimmed();
+            return Err(format!("a reset without need after {after:?}, trimmed {trimmed}"));
         }
         let resets = self.counts.resets + 1;
         let floor = self.floor;
