@@ -33,7 +33,7 @@ mod world;
 use schedule::Schedule;
 
 /// How many schedules are tried unless somebody asks for more.
-const SCHEDULES: u64 = 3_000;
+const SCHEDULES: u64 = 15_000;
 
 fn asked<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok().map(|text| match text.parse() {

@@ -167,7 +167,9 @@ impl Replica {
             ChangeKind::Upsert { ty, .. } => grouped && ty.name() == "Group",
             ChangeKind::Delete { .. } => false,
         };
-        let just = after.time <= world.trimmed()
+        // Right behind a log at rest, (T, n) and (T + 1, 0) are one place: either may be asked for.
+        let asked = after.time.saturating_sub(u64::from(after.consumed == 0));
+        let just = asked <= world.trimmed()
             || (restricted && !world.keeps_images())
             || world.after(after).iter().any(|logged| cause(&logged.change.kind));
         if !just || !event.id.is_empty() {
