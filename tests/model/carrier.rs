@@ -28,7 +28,7 @@ pub struct Carrier {
 
 enum Stage {
     Direct(Pin<Box<dyn Stream<Item = io::Result<Piece>> + Send>>),
-    Crowd(Seat),
+    Crowd(Box<Seat>),
     Nobody,
 }
 
@@ -78,7 +78,7 @@ impl Carrier {
 
     fn leave(&mut self) {
         if let Stage::Crowd(seat) = mem::replace(&mut self.stage, Stage::Nobody) {
-            let Seat { mut outgoing, at, told, told_at, .. } = seat;
+            let Seat { mut outgoing, at, told, told_at, .. } = *seat;
             outgoing.session.rise(at, told, told_at);
             self.stage = Stage::Direct(Box::pin(outgoing.pieces(self.crowd)));
         }
@@ -89,7 +89,8 @@ impl Seat {
     fn take(mut outgoing: Box<Outgoing>) -> Option<Stage> {
         let voice = outgoing.session.voice();
         let at = outgoing.session.sit()?;
-        Some(Stage::Crowd(Self { outgoing, voice, at, told: at, told_at: Instant::now() }))
+        let told_at = Instant::now();
+        Some(Stage::Crowd(Box::new(Self { outgoing, voice, at, told: at, told_at })))
     }
 
     fn hear(&mut self, hub: &Hub) -> Heard {
