@@ -76,6 +76,11 @@ impl Carrier {
         }
     }
 
+    /// Whether the ring has, or will have, what follows: else who is there is behind.
+    pub fn reaches(&self, at: LogPosition) -> bool {
+        self.hub.covers(at)
+    }
+
     fn leave(&mut self) {
         if let Stage::Crowd(seat) = mem::replace(&mut self.stage, Stage::Nobody) {
             let Seat { mut outgoing, at, told, told_at, .. } = *seat;

@@ -44,6 +44,20 @@ struct Connection {
     inbox: VecDeque<Item>,
 }
 
+impl Connection {
+    /// Who is told right now that it has caught up is in the ring.
+    fn says_the_truth(&self, items: &[Item]) -> Result<(), Wrong> {
+        for item in items {
+            let Item::Event(event) = item else { continue };
+            let level = |at: Position| self.carrier.reaches(at.log);
+            if event.event == "caught-up" && !event.id.parse().is_ok_and(level) {
+                return Err(format!("caught up behind the ring, at {event:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Client {
     pub fn new(query: &Query, store: Arc<SimStore>) -> Self {
         let plan = Arc::new(query.plan());
@@ -115,6 +129,9 @@ impl Client {
                 Ok(Some(bytes)) => {
                     let mut items = Vec::new();
                     connection.parser.feed(&bytes?, &mut items).map_err(|e| e.to_string())?;
+                    if self.plan.follow {
+                        connection.says_the_truth(&items)?;
+                    }
                     connection.inbox.extend(items);
                 }
                 Ok(None) => self.connection = None,
