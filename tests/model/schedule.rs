@@ -262,7 +262,7 @@ fn step(dice: &mut Dice, weights: &[u64], clients: usize) -> Step {
 }
 
 fn dropped(dice: &mut Dice) -> Vec<ResourceType> {
-    let both = [ty("Observation"), ty("Organization")];
+    let both = [ty("Organization"), ty("Observation")];
     match dice.roll(3) {
         0 => both.to_vec(),
         n => vec![both[usize::from(n == 1)]],
