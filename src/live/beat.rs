@@ -1,6 +1,8 @@
 //! When those who rest hear how far the log has come. Pure.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// How often, while the log moves.
 const BEAT: Duration = Duration::from_secs(5);

@@ -46,10 +46,16 @@ impl Voice {
     ) -> Spoken {
         let filter = Filter { plan: &self.plan, members: self.members.as_ref() };
         let mut spoken = Spoken { events: 0, end: after, starts_over: false };
+        // A place may hold two changes (a rename is two): who starts over at the second has not
+        // consumed the first.
+        let mut before = after;
         for entry in &page.entries {
+            if entry.change.position != spoken.end {
+                before = spoken.end;
+            }
             match filter.verdict(entry) {
                 Verdict::Skip => {}
-                Verdict::Reset(_) => return Spoken { starts_over: true, ..spoken },
+                Verdict::Reset(_) => return Spoken { starts_over: true, end: before, ..spoken },
                 verdict => {
                     let position = self.position(entry.change.position);
                     put_change(out, Format::Sse, &position, entry, verdict == Verdict::Gone);

@@ -39,14 +39,14 @@ impl Session {
     ) -> Result<(), Ended> {
         self.wait_for_turn().await;
         let snapshot = self.take_snapshot().await?;
-        if self.members_differ(members) {
-            return self.reset("the members of the group have changed");
-        }
         if log > snapshot.position() {
             self.stage = Stage::Resume { log, cursor, members };
             return self.wait_for_the_log().await;
         }
         self.ahead = 0;
+        if self.members_differ(members) {
+            return self.reset("the members of the group have changed");
+        }
         self.stage = Stage::Replay { follow: self.hub.follow(log), snapshot, cursor };
         Ok(())
     }
@@ -56,7 +56,13 @@ impl Session {
         log: LogPosition,
         members: Option<u32>,
     ) -> Result<(), Ended> {
-        self.take_snapshot().await?;
+        let snapshot = self.take_snapshot().await?;
+        // A node that lags may know other members: those of before the position.
+        if log > snapshot.position() {
+            self.stage = Stage::Rejoin { log, members };
+            return self.wait_for_the_log().await;
+        }
+        self.ahead = 0;
         if self.members_differ(members) {
             return self.reset("the members of the group have changed");
         }

@@ -93,6 +93,18 @@ impl ScanBatch {
     }
 }
 
+impl FromIterator<Scanned> for ScanBatch {
+    /// A batch of these resources, in key order; nothing lies beyond the last of them.
+    fn from_iter<I: IntoIterator<Item = Scanned>>(resources: I) -> Self {
+        let mut lines = Lines::default();
+        for Scanned { key, json } in resources {
+            lines.text.extend_from_slice(&json);
+            lines.end_line(key.borrowed());
+        }
+        lines.finish(None)
+    }
+}
+
 /// A batch in the making.
 #[derive(Debug, Default)]
 pub(super) struct Lines {

@@ -1,0 +1,68 @@
+//! The simulated log, read: batches of any size, empty ones, marks, and errors.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use fhirtail::{
+    position::LogPosition,
+    store::{ChangeBatch, Changes, StoreError},
+};
+
+use crate::{schedule::Call, store::SimStore};
+
+/// How long an idle reader waits before it says that there is nothing.
+const IDLE: Duration = Duration::from_millis(250);
+
+pub struct Reader {
+    store: Arc<SimStore>,
+    level: LogPosition,
+    idle: bool,
+}
+
+impl Reader {
+    pub fn new(store: Arc<SimStore>, after: LogPosition) -> Self {
+        Self { store, level: after, idle: false }
+    }
+}
+
+#[async_trait]
+impl Changes for Reader {
+    async fn next(&mut self) -> Result<ChangeBatch, StoreError> {
+        // Nothing runs between the look and the wait.
+        let rests = self.idle && self.store.world().after(self.level).is_empty();
+        if rests {
+            drop(tokio::time::timeout(IDLE, self.store.committed.notified()).await);
+        }
+        self.store.meet(Call::Next).await?;
+        // No word from the log, now and then.
+        if self.store.roll(12) == 11 {
+            return Ok(ChangeBatch { changes: Vec::new(), level: self.level, quiet: false });
+        }
+        let most = 1 + self.store.roll(self.store.knobs.log_batch as u64) as usize;
+        let world = self.store.world();
+        world.holds_after(self.level)?;
+        let left = world.after(self.level);
+        let mut end = left.len().min(most);
+        // Changes of one place are never parted.
+        while (1..left.len()).contains(&end)
+            && left[end].change.position == left[end - 1].change.position
+        {
+            end += 1;
+        }
+        let changes: Vec<_> = left[..end].iter().map(|logged| logged.change.clone()).collect();
+        let at_end = end == left.len();
+        if let Some(last) = changes.last() {
+            self.level = last.position;
+        }
+        let embedded = self.store.knobs.embedded;
+        // MongoDB says so with an empty reply, and how far the log has come without changes.
+        let quiet = at_end && (embedded || changes.is_empty());
+        if quiet {
+            self.level = self.level.max(world.head());
+        }
+        self.idle = quiet;
+        Ok(ChangeBatch { changes, level: self.level, quiet })
+    }
+
+    async fn close(self: Box<Self>) {}
+}

@@ -1,0 +1,296 @@
+//! What a client makes of the events, and what must be true of it after each.
+//!
+//! A position says what has been sent: (P, cursor) that the part of the copy up to the cursor is
+//! what the store held where all up to P had happened; P alone, that the whole copy is.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    str::FromStr,
+    sync::Arc,
+};
+
+use fhirtail::{
+    client::sse::{Event, Item},
+    fhir::ResourceType,
+    plan::{Plan, Scope},
+    position::{LogPosition, Position},
+    store::ChangeKind,
+};
+
+use crate::world::{Key, State, Version, World};
+
+/// Why a run has failed.
+pub type Wrong = String;
+
+/// One client's copy, and all that it remembers.
+#[derive(Debug, Clone)]
+pub struct Replica {
+    plan: Arc<Plan>,
+    /// The last id.
+    pub id: String,
+    position: Option<Position>,
+    /// The first position since the copy was begun.
+    born: Option<LogPosition>,
+    copy: BTreeMap<Key, String>,
+    /// All versions that came since the copy was begun.
+    versions: HashSet<String>,
+    /// The connection has said `caught-up`, and not `fell-behind` since.
+    pub caught_up: bool,
+    /// How many changes there were when it connected.
+    floor: usize,
+    /// Its history has an end, and has come to it.
+    pub done: bool,
+    pub counts: Counts,
+}
+
+/// What has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub events: u64,
+    pub checkpoints: u64,
+    pub caught_up: u64,
+    pub fell_behind: u64,
+    pub resets: u64,
+}
+
+/// What a copy may hold of a version.
+enum Wanted {
+    It,
+    Nothing,
+    /// It came with the first event, or never.
+    ItOrNothing,
+    /// The scan is yet to come to it, and the copy may know it from an older place.
+    Anything,
+}
+
+impl Replica {
+    pub fn new(plan: Arc<Plan>) -> Self {
+        Self {
+            plan,
+            id: String::new(),
+            position: None,
+            born: None,
+            copy: BTreeMap::new(),
+            versions: HashSet::new(),
+            caught_up: false,
+            floor: 0,
+            done: false,
+            counts: Counts::default(),
+        }
+    }
+
+    /// It throws away what it has.
+    pub fn begin_anew(&mut self) {
+        *self = Self { counts: self.counts, ..Self::new(Arc::clone(&self.plan)) };
+    }
+
+    /// A connection begins.
+    pub fn connects(&mut self, world: &World) {
+        self.caught_up = false;
+        self.floor = world.reached(LogPosition::past(world.now()));
+    }
+
+    pub fn take(&mut self, item: &Item, world: &World) -> Result<(), Wrong> {
+        match item {
+            Item::Retry(_) => Ok(()),
+            Item::Checkpoint(id) => {
+                self.counts.checkpoints += 1;
+                self.moves(id, world)
+            }
+            Item::Event(event) => {
+                self.counts.events += 1;
+                self.event(event, world).map_err(|wrong| format!("{wrong}, at {event:?}"))
+            }
+        }
+    }
+
+    fn event(&mut self, event: &Event, world: &World) -> Result<(), Wrong> {
+        match event.event.as_str() {
+            // The stream broke off: no word about the copy.
+            "OperationOutcome" => return Ok(()),
+            "reset" => return self.reset(event, world),
+            "caught-up" => self.is_caught_up()?,
+            "fell-behind" => {
+                self.counts.fell_behind += 1;
+                if !std::mem::take(&mut self.caught_up) {
+                    return Err("fell behind what it never was level with".into());
+                }
+            }
+            "deleted" => self.deleted(event)?,
+            name => self.resource(name, event)?,
+        }
+        self.moves(&event.id, world)?;
+        self.is_of_its_place(event, world)?;
+        let sent = self.position.as_ref().map_or(0, |position| world.reached(position.log));
+        if self.caught_up && event.event == "caught-up" && self.plan.follow && sent < self.floor {
+            return Err(format!("caught up {sent} of {} changes", self.floor));
+        }
+        Ok(())
+    }
+
+    fn is_caught_up(&mut self) -> Result<(), Wrong> {
+        self.counts.caught_up += 1;
+        self.done = !self.plan.follow;
+        match std::mem::replace(&mut self.caught_up, true) {
+            true => Err("caught up twice".into()),
+            false => Ok(()),
+        }
+    }
+
+    fn deleted(&mut self, event: &Event) -> Result<(), Wrong> {
+        let url = event.data.split("\"url\":\"").nth(1).and_then(|rest| rest.split('"').next());
+        let key = url.and_then(key_of).ok_or("a deletion of nothing")?;
+        let had = self.copy.remove(&key).is_some();
+        match had || !self.plan.window.is_open() {
+            true => Ok(()),
+            false => Err("it never had that".into()),
+        }
+    }
+
+    fn resource(&mut self, name: &str, event: &Event) -> Result<(), Wrong> {
+        let id = event.data.split("\"id\":\"").nth(1).and_then(|rest| rest.split('"').next());
+        let ty = ResourceType::parse(name).ok_or("an event of another protocol")?;
+        let key = (ty, id.ok_or("a resource without id")?.to_owned());
+        if !self.versions.insert(event.data.clone()) {
+            return Err("that version came before".into());
+        }
+        self.copy.insert(key, event.data.clone());
+        Ok(())
+    }
+
+    fn reset(&mut self, event: &Event, world: &World) -> Result<(), Wrong> {
+        let after = self.position.as_ref().map_or(LogPosition::default(), |at| at.log);
+        let restricted = self.plan.is_restricted();
+        let grouped = matches!(self.plan.scope, Scope::Group(_));
+        let cause = |change: &ChangeKind| match change {
+            ChangeKind::Replaced { ty } => self.plan.type_set.contains(*ty),
+            ChangeKind::Upsert { ty, .. } => grouped && ty.name() == "Group",
+            ChangeKind::Delete { .. } => false,
+        };
+        // Right behind a log at rest, (T, n) and (T + 1, 0) are one place: either may be asked for.
+        let asked = after.time.saturating_sub(u64::from(after.consumed == 0));
+        let just = asked <= world.trimmed()
+            || (restricted && !world.keeps_images())
+            || world.after(after).iter().any(|logged| cause(&logged.change.kind));
+        if !just || !event.id.is_empty() {
+            let trimmed = world.trimmed();
+            return Err(format!("a reset without need after {after:?}, trimmed {trimmed}"));
+        }
+        let resets = self.counts.resets + 1;
+        let floor = self.floor;
+        self.begin_anew();
+        (self.counts.resets, self.floor) = (resets, floor);
+        Ok(())
+    }
+
+    /// An id came: time never goes back, and the copy is as the id says.
+    fn moves(&mut self, id: &str, world: &World) -> Result<(), Wrong> {
+        let position = Position::from_str(id).map_err(|_| format!("{id:?} is no position"))?;
+        if let Some(last) = &self.position {
+            let (before, now) = (world.reached(last.log), world.reached(position.log));
+            let back = match (&last.scan, &position.scan) {
+                (Some(old), Some(new)) => {
+                    new.type_index < old.type_index
+                        || (new.type_index == old.type_index && new.key < old.key)
+                }
+                (None, Some(_)) => true,
+                (_, None) => false,
+            };
+            if now < before || back {
+                return Err(format!("{id} lies before {last}"));
+            }
+        }
+        self.born.get_or_insert(position.log);
+        id.clone_into(&mut self.id);
+        let position = self.position.insert(position);
+        let position = position.clone();
+        let state = world.state_at(position.log);
+        self.compare(&state, Some(&position))
+    }
+
+    /// A live event is the change at its place.
+    fn is_of_its_place(&self, event: &Event, world: &World) -> Result<(), Wrong> {
+        let Some(Position { log, scan: None, .. }) = &self.position else { return Ok(()) };
+        let is_control = event.event.contains('-');
+        let Some(change) = world.change_at(*log).filter(|_| !is_control) else {
+            return if is_control { Ok(()) } else { Err("no change is there".into()) };
+        };
+        let is_it = match &change.kind {
+            ChangeKind::Upsert { ty, id, json, .. } if event.event != "deleted" => {
+                ty.name() == event.event && !id.is_empty() && event.data.as_bytes() == &json[..]
+            }
+            ChangeKind::Upsert { ty, id, .. } | ChangeKind::Delete { ty, id, .. } => {
+                event.event == "deleted" && event.data.contains(&format!("\"{ty}/{id}\""))
+            }
+            ChangeKind::Replaced { .. } => false,
+        };
+        if is_it { Ok(()) } else { Err(format!("another change is there: {:?}", change.kind)) }
+    }
+
+    /// Whether the copy is that of a state, as far as it must be.
+    pub fn compare(&self, state: &State, at: Option<&Position>) -> Result<(), Wrong> {
+        let members = state
+            .iter()
+            .find(|((ty, _), _)| ty.name() == "Group")
+            .map_or(Vec::new(), |(_, group)| group.patients.clone());
+        let mut held = self.copy.clone();
+        for (key, version) in state.iter().filter(|(key, v)| self.selects(key, v, &members)) {
+            let copied = held.remove(key);
+            let is_it = copied.as_ref().is_some_and(|text| text.as_bytes() == &version.json[..]);
+            let right = match self.wants(key, version, at) {
+                Wanted::Anything => true,
+                Wanted::It => is_it,
+                Wanted::Nothing => copied.is_none(),
+                Wanted::ItOrNothing => is_it || copied.is_none(),
+            };
+            if !right {
+                let copied = copied.as_deref().unwrap_or("nothing");
+                return Err(format!("the copy's {key:?} is {copied}, the store's {version:?}"));
+            }
+        }
+        match held.into_iter().next() {
+            Some((key, text)) => Err(format!("the copy has {key:?} that is not there: {text}")),
+            None => Ok(()),
+        }
+    }
+
+    fn selects(&self, (ty, _): &Key, version: &Version, members: &[u8]) -> bool {
+        let theirs = |patient: &u8| match &self.plan.scope {
+            Scope::Group(_) => members.contains(patient),
+            Scope::System | Scope::Patients => true,
+        };
+        self.plan.type_set.contains(*ty)
+            && (self.plan.scope == Scope::System || version.patients.iter().any(theirs))
+    }
+
+    fn wants(&self, (ty, _): &Key, version: &Version, at: Option<&Position>) -> Wanted {
+        let window = self.plan.window;
+        if !window.contains(version.updated_ms) {
+            // `_since` bounds the history alone: what is written later comes whatever its clock says.
+            let later = self.born.is_some_and(|born| version.position > born);
+            return match self.plan.follow {
+                true if later => Wanted::It,
+                true => Wanted::ItOrNothing,
+                false => Wanted::Nothing,
+            };
+        }
+        let Some(scan) = at.and_then(|at| at.scan.as_ref()) else { return Wanted::It };
+        let Some(index) = self.plan.index_of(*ty) else { return Wanted::Nothing };
+        let behind = index < scan.type_index
+            || (index == scan.type_index
+                && scan
+                    .key
+                    .same_order(&version.doc, version.updated_ms)
+                    .is_some_and(|key| key <= scan.key));
+        match behind {
+            true => Wanted::It,
+            false if window.is_open() => Wanted::Nothing,
+            false => Wanted::Anything,
+        }
+    }
+}
+
+fn key_of(url: &str) -> Option<Key> {
+    let (ty, id) = url.split_once('/')?;
+    Some((ResourceType::parse(ty)?, id.to_owned()))
+}
