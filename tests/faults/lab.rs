@@ -85,7 +85,9 @@ impl Lab {
         }
         let ports = proxies.iter().map(|proxy| proxy.port).collect();
         let set = ReplicaSet::of(nodes, ports).await;
-        let client = set.client().await;
+        // The writers shall not be what is waited for.
+        let uri = set.uri("fhir") + "&connectTimeoutMS=2000";
+        let client = Client::with_uri_str(uri).await.expect("a client");
         let db = client.database("fhir");
         let hello = db.run_command(doc! {"hello": 1}).await.expect("an answer");
         let since = hello.get_timestamp("operationTime").expect("a time");
@@ -94,7 +96,8 @@ impl Lab {
         let create = db.create_collection("Observation");
         create.change_stream_pre_and_post_images(images).await.expect("a collection");
         db.create_collection("Patient").await.expect("a collection");
-        let name = set.uri("fhir");
+        // The servers find out by their own means how the nodes are.
+        let name = set.uri("fhir").replace("&heartbeatFrequencyMS=500", "");
         let shared = Shared {
             client,
             db,

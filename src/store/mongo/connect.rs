@@ -95,6 +95,8 @@ const WIRE_6_0: i32 = 17;
 
 const SERVER_SELECTION: Duration = Duration::from_secs(5);
 const POOL: u32 = 64;
+const CONNECT: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// A server that answers, whatever it is.
 #[derive(Debug)]
@@ -189,6 +191,10 @@ async fn parse(uri: &str) -> Result<ClientOptions, ConnectError> {
     options.app_name.get_or_insert_with(|| "fhirtail".into());
     options.server_selection_timeout.get_or_insert(SERVER_SELECTION);
     options.max_pool_size.get_or_insert(POOL);
+    // A node is given up, and what hangs on its connections ends, after both of these together:
+    // by the driver's own values after 20 s.
+    options.connect_timeout.get_or_insert(CONNECT);
+    options.heartbeat_freq.get_or_insert(HEARTBEAT);
     // A client-wide read concern would contradict the snapshot sessions' own.
     options.read_concern = None;
     options.write_concern = Some(durable());
