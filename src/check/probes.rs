@@ -239,7 +239,7 @@ async fn write_in(server: &Dialed, session: &mut ClientSession) -> Result<(), Er
 async fn identity(server: &Dialed, listing: &Listing) -> Identity {
     let set = match server.is_sharded() {
         true => None,
-        false => connect::replica_set_id(&server.db).await,
+        false => connect::replica_set_id(&server.db).await.unwrap_or_default(),
     };
     match set {
         Some(_) => Identity::Set,

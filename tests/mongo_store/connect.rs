@@ -71,6 +71,22 @@ async fn an_epoch_belongs_to_a_database_of_a_set() {
     assert!(description.contains("rs0") && description.contains(&one), "{description}");
 }
 
+/// A node that steps down while it is asked which set it is: no epoch is better than another one.
+#[tokio::test]
+async fn an_epoch_is_never_another_because_of_a_failover() {
+    let Some(set) = ReplicaSet::start(1, &[]).await else { return };
+    let epoch = open(&set, "fhir").await.epoch();
+    let away = doc! {"failCommands": ["replSetGetConfig"], "errorCode": 11602};
+    set.fail_command(doc! {"times": 1}, away).await;
+    let connected = MongoStore::connect(&set.uri("fhir"), MongoOptions::default()).await;
+    assert!(connected.as_ref().is_ok_and(|store| store.epoch() == epoch), "{connected:?}");
+    // Of one who may not ask, the epoch is another, and always the same.
+    let refused = doc! {"failCommands": ["replSetGetConfig"], "errorCode": 13};
+    set.fail_command(doc! {"times": 2}, refused).await;
+    let other = open(&set, "fhir").await.epoch();
+    assert!(other != epoch && open(&set, "fhir").await.epoch() == other);
+}
+
 #[tokio::test]
 async fn before_images_are_asked_for_where_they_are_off() {
     let Some(set) = shared().await else { return };

@@ -5,13 +5,14 @@
 //! shell waits for the end of its standard input and then kills the node that it started.
 
 use std::{
+    ffi::OsString,
     fs,
-    io::Read as _,
+    io::{BufRead, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
-        Mutex,
+        Mutex, MutexGuard,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -47,49 +48,82 @@ pub fn binary() -> Option<PathBuf> {
     }))
 }
 
-/// Runs its arguments until stdin ends, as it does when the test's process goes, however it
-/// goes; then nothing of them is left.
+/// Runs its arguments, and says as which process, until stdin ends, as it does when the test's
+/// process goes, however it goes; then nothing of them is left, but for the folder if a line says
+/// to keep it.
 const UNTIL_STDIN_ENDS: &str = r#"
     "$@" >/dev/null 2>&1 & node=$!
-    cat >/dev/null
-    kill -9 $node; wait; rm -rf "$FOLDER"
+    echo $node
+    read -r keep
+    kill -9 $node; wait
+    [ -n "$keep" ] || rm -rf "$FOLDER"
 "#;
+
+/// What each node gets beside its own arguments.
+const USUAL: [&str; 7] = [
+    "--wiredTigerCacheSizeGB",
+    "0.25",
+    "--nounixsocket",
+    "--setParameter",
+    "enableTestCommands=1",
+    "--setParameter",
+    "diagnosticDataCollectionEnabled=false",
+];
 
 /// One mongod.
 #[derive(Debug)]
 pub struct Node {
-    shell: Child,
-    /// The node lives as long as this is open.
-    input: Mutex<Option<ChildStdin>>,
+    running: Mutex<Running>,
+    command: Vec<OsString>,
     pub port: u16,
     folder: TempDir,
+}
+
+/// A node's process.
+#[derive(Debug)]
+struct Running {
+    shell: Child,
+    /// The node lives as long as this is open.
+    input: Option<ChildStdin>,
+    pid: String,
+}
+
+impl Running {
+    fn start(command: &[OsString], folder: &Path) -> Self {
+        let mut shell = Command::new("sh")
+            .args(["-c", UNTIL_STDIN_ENDS, "sh"])
+            .args(command)
+            .env("FOLDER", folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sh");
+        let input = shell.stdin.take();
+        let mut pid = String::new();
+        let said = BufReader::new(shell.stdout.take().expect("its output")).read_line(&mut pid);
+        said.expect("the process");
+        Self { shell, input, pid: pid.trim().to_owned() }
+    }
+
+    /// Kills the node, and waits until it is gone.
+    fn end(&mut self) {
+        drop(self.input.take());
+        let _ = self.shell.wait();
+    }
 }
 
 impl Node {
     fn start(binary: &Path, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let port = free_port();
-        let mut shell = Command::new("sh")
-            .args(["-c", UNTIL_STDIN_ENDS])
-            .env("FOLDER", folder.path())
-            .arg("sh")
-            .arg(binary)
-            .args(["--bind_ip", "127.0.0.1", "--port", &port.to_string()])
-            .arg("--dbpath")
-            .arg(folder.path())
-            .arg("--logpath")
-            .arg(folder.path().join("log"))
-            .args(["--wiredTigerCacheSizeGB", "0.25", "--nounixsocket"])
-            .args(["--setParameter", "enableTestCommands=1"])
-            .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("sh");
-        let input = Mutex::new(shell.stdin.take());
-        let node = Self { shell, input, port, folder };
+        let mut command = vec![OsString::from(binary)];
+        command.extend(["--bind_ip", "127.0.0.1", "--port"].map(OsString::from));
+        command.extend([port.to_string().into(), "--dbpath".into(), folder.path().into()]);
+        command.extend(["--logpath".into(), folder.path().join("log").into()]);
+        command.extend(USUAL.iter().chain(args).map(OsString::from));
+        let running = Mutex::new(Running::start(&command, folder.path()));
+        let node = Self { running, command, port, folder };
         node.wait_for_port();
         node
     }
@@ -102,9 +136,34 @@ impl Node {
         }
     }
 
-    /// Kills the process at once, as a crash would.
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().expect("no panic while locked")
+    }
+
+    /// Kills the process at once, as a crash would, and for good.
     pub fn kill(&self) {
-        drop(self.input.lock().expect("no panic while locked").take());
+        drop(self.running().input.take());
+    }
+
+    /// Kills the process as a crash would. What it has on its disk stays.
+    pub fn crash(&self) {
+        let mut running = self.running();
+        if let Some(input) = &mut running.input {
+            input.write_all(b"keep\n").expect("it listens");
+        }
+        running.end();
+    }
+
+    /// Starts it again after a crash, on its disk and its port.
+    pub fn restart(&self) {
+        *self.running() = Running::start(&self.command, self.folder.path());
+        self.wait_for_port();
+    }
+
+    /// Sends its process a signal, such as `-STOP`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.running().pid]).status();
+        assert!(sent.expect("kill").success());
     }
 
     /// The end of the node's log.
@@ -124,12 +183,19 @@ impl Node {
     pub async fn client(&self) -> Client {
         Client::with_uri_str(self.direct_uri()).await.expect("a client")
     }
+
+    /// What it says of itself; nothing where it does not answer soon.
+    async fn hello(&self) -> Document {
+        let asked = self.client().await.database("admin");
+        let answer = tokio::spawn(async move { asked.run_command(doc! {"hello": 1}).await });
+        let answer = tokio::time::timeout(Duration::from_secs(2), answer).await;
+        answer.ok().and_then(Result::ok).and_then(Result::ok).unwrap_or_default()
+    }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.kill();
-        let _ = self.shell.wait();
+        self.running().end();
     }
 }
 
@@ -142,28 +208,41 @@ fn free_port() -> u16 {
 #[derive(Debug)]
 pub struct ReplicaSet {
     pub nodes: Vec<Node>,
+    /// Under which ports of 127.0.0.1 all the world knows the nodes, they themselves included.
+    ports: Vec<u16>,
 }
 
 impl ReplicaSet {
     /// Starts `count` nodes with these arguments beside the usual ones. `None`: skipped.
     pub async fn start(count: usize, args: &[&str]) -> Option<Self> {
+        let nodes = Self::nodes(count, args)?;
+        let ports = nodes.iter().map(|node| node.port).collect();
+        Some(Self::of(nodes, ports).await)
+    }
+
+    /// Nodes that are to be in a set.
+    pub fn nodes(count: usize, args: &[&str]) -> Option<Vec<Node>> {
         let binary = binary()?;
         let mut all = vec!["--replSet", "rs0"];
         if !args.contains(&"--oplogSize") {
             all.extend(["--oplogSize", "128"]);
         }
         all.extend(args);
-        let nodes: Vec<Node> = (0..count).map(|_| Node::start(&binary, &all)).collect();
-        let set = Self { nodes };
+        Some((0..count).map(|_| Node::start(&binary, &all)).collect())
+    }
+
+    /// Makes nodes a set, in which each goes by the port of its place.
+    pub async fn of(nodes: Vec<Node>, ports: Vec<u16>) -> Self {
+        let set = Self { nodes, ports };
         set.initiate().await;
-        Some(set)
+        set
     }
 
     async fn initiate(&self) {
-        let member = |(index, node): (usize, &Node)| {
-            doc! {"_id": index as i32, "host": format!("127.0.0.1:{}", node.port)}
+        let member = |(index, port): (usize, &u16)| {
+            doc! {"_id": index as i32, "host": format!("127.0.0.1:{port}")}
         };
-        let members: Vec<Document> = self.nodes.iter().enumerate().map(member).collect();
+        let members: Vec<Document> = self.ports.iter().enumerate().map(member).collect();
         let config = doc! {
             "_id": "rs0",
             "members": members,
@@ -185,9 +264,7 @@ impl ReplicaSet {
         let start = Instant::now();
         loop {
             for (index, node) in self.nodes.iter().enumerate() {
-                let admin = node.client().await.database("admin");
-                let hello = admin.run_command(doc! {"hello": 1}).await.unwrap_or_default();
-                if hello.get_bool("isWritablePrimary").unwrap_or(false) {
+                if node.hello().await.get_bool("isWritablePrimary").unwrap_or(false) {
                     return index;
                 }
             }
@@ -198,8 +275,7 @@ impl ReplicaSet {
 
     /// The connection string of a database.
     pub fn uri(&self, database: &str) -> String {
-        let hosts: Vec<_> =
-            self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        let hosts: Vec<_> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         format!("mongodb://{}/{database}?replicaSet=rs0&heartbeatFrequencyMS=500", hosts.join(","))
     }
 

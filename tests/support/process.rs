@@ -28,7 +28,13 @@ impl Process {
             }
         };
         // Read on, so that the process never waits for its log to be read.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        let shows = std::env::var_os("FHIRTAIL_SHOW_LOG").is_some();
+        let show = move |line: String| {
+            if shows {
+                eprintln!("{line}");
+            }
+        };
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(show));
         Self { child, base }
     }
 

@@ -8,13 +8,17 @@ use mongodb::{
     options::{Acknowledgment, ClientOptions, ReadConcern, WriteConcern},
 };
 use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 use super::{
     catalog::{self, Catalog},
     errors,
     layout::{Layout, OWN},
 };
-use crate::position::{Epoch, StableHash};
+use crate::{
+    position::{Epoch, StableHash},
+    store::StoreError,
+};
 
 /// Why there is no store. One line for people; never a password.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -91,6 +95,8 @@ const WIRE_6_0: i32 = 17;
 
 const SERVER_SELECTION: Duration = Duration::from_secs(5);
 const POOL: u32 = 64;
+const CONNECT: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// A server that answers, whatever it is.
 #[derive(Debug)]
@@ -185,6 +191,10 @@ async fn parse(uri: &str) -> Result<ClientOptions, ConnectError> {
     options.app_name.get_or_insert_with(|| "fhirtail".into());
     options.server_selection_timeout.get_or_insert(SERVER_SELECTION);
     options.max_pool_size.get_or_insert(POOL);
+    // A node is given up, and what hangs on its connections ends, after both of these together:
+    // by the driver's own values after 20 s.
+    options.connect_timeout.get_or_insert(CONNECT);
+    options.heartbeat_freq.get_or_insert(HEARTBEAT);
     // A client-wide read concern would contradict the snapshot sessions' own.
     options.read_concern = None;
     options.write_concern = Some(durable());
@@ -229,7 +239,7 @@ fn refusal(hosts: &str, error: &Error) -> ConnectError {
 /// The replica set's id and the database's name; where the id may not be read, or there are
 /// several sets, the UUID of a collection of ours instead.
 async fn epoch(db: &Database, sharded: bool) -> Result<Epoch, Error> {
-    let set = if sharded { None } else { replica_set_id(db).await };
+    let set = if sharded { None } else { replica_set_id(db).await? };
     let id = match set {
         Some(id) => id,
         None => own_uuid(db).await?,
@@ -238,11 +248,30 @@ async fn epoch(db: &Database, sharded: bool) -> Result<Epoch, Error> {
 }
 
 /// The id that a replica set got when it was initiated; `None` where it may not be read.
-pub(crate) async fn replica_set_id(db: &Database) -> Option<Vec<u8>> {
+///
+/// A server that does not answer at the moment has not refused: taken for a refusal, that would
+/// make all positions another database's. It is asked again for about as long as one is waited
+/// for.
+///
+/// # Errors
+/// Those that may pass.
+pub(crate) async fn replica_set_id(db: &Database) -> Result<Option<Vec<u8>>, Error> {
+    const WAIT: Duration = Duration::from_millis(250);
     let admin = db.client().database("admin");
-    let reply = admin.run_command(doc! {"replSetGetConfig": 1}).await.ok()?;
-    let settings = reply.get_document("config").ok()?.get_document("settings").ok()?;
-    settings.get_object_id("replicaSetId").ok().map(|id| id.bytes().to_vec())
+    let deadline = Instant::now() + SERVER_SELECTION;
+    let reply = loop {
+        match admin.run_command(doc! {"replSetGetConfig": 1}).await {
+            Ok(reply) => break reply,
+            Err(error) if !matches!(errors::plain(&error), StoreError::Unavailable(_)) => {
+                return Ok(None);
+            }
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => sleep(WAIT).await,
+        }
+    };
+    let settings = reply.get_document("config").and_then(|config| config.get_document("settings"));
+    let id = settings.and_then(|settings| settings.get_object_id("replicaSetId"));
+    Ok(id.ok().map(|id| id.bytes().to_vec()))
 }
 
 const NO_EPOCH: &str = "this login may neither read the replica set's id (role clusterMonitor) nor \

@@ -52,8 +52,9 @@ fn timestamp(reply: Option<&Document>, name: &str) -> Option<u64> {
     reply?.get_timestamp(name).ok().map(time::from_bson)
 }
 
+/// A node that has just started does not know yet what is committed by majority.
 fn no_time() -> StoreError {
-    StoreError::Failed("MongoDB names no cluster time".into())
+    StoreError::Unavailable("MongoDB names no cluster time yet".into())
 }
 
 /// About `back` before the end, but no older than the log reaches.

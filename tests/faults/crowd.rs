@@ -1,0 +1,178 @@
+//! Clients that keep track of their last id, and cut and resume at random.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, atomic::Ordering::SeqCst},
+    time::{Duration, Instant},
+};
+
+use fhirtail::client::sse::Item;
+use reqwest::header::ACCEPT;
+
+use crate::{
+    lab::{AFTER, LAST, Shared, TYPES},
+    support::{
+        chaos::Dice,
+        oracle::transcript::{Seen, Transcript},
+        stream::{EventStream, client},
+    },
+};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A client, and what is known of it meanwhile.
+pub(crate) struct Client {
+    types: &'static [&'static str],
+    /// The ids of the writes of note that it has had by the time it was level; "" for being so.
+    level: Arc<Mutex<BTreeSet<&'static str>>>,
+    task: tokio::task::JoinHandle<Vec<Transcript>>,
+}
+
+/// All that a client saw. It forgets all now and then and begins as another; the last of these
+/// was there to the end.
+pub(crate) struct Saw {
+    pub(crate) types: &'static [&'static str],
+    pub(crate) transcripts: Vec<Transcript>,
+}
+
+impl Client {
+    pub(crate) fn start(shared: Arc<Shared>, seed: u64) -> Self {
+        let types: &[&str] = if seed.is_multiple_of(3) { &TYPES[1..] } else { &TYPES };
+        let level = Arc::<Mutex<BTreeSet<_>>>::default();
+        let reader = Reader {
+            shared,
+            http: client(),
+            path: format!("/fhir/$export?_type={}", types.join(",")),
+            dice: Dice(seed ^ 0xc0de),
+            level: level.clone(),
+            has: BTreeSet::new(),
+            transcripts: vec![Transcript::default()],
+            last_id: None,
+        };
+        Self { types, level, task: tokio::spawn(reader.run()) }
+    }
+
+    /// Whether it has caught up, having had this write.
+    pub(crate) fn was_level(&self, having: Option<&'static str>) -> bool {
+        self.level.lock().expect("no panic while locked").contains(having.unwrap_or_default())
+    }
+
+    pub(crate) async fn end(self) -> Saw {
+        let transcripts = tokio::time::timeout(DEADLINE, self.task).await;
+        let transcripts = transcripts.expect("a client comes to its end").expect("no panic");
+        Saw { types: self.types, transcripts }
+    }
+}
+
+struct Reader {
+    shared: Arc<Shared>,
+    http: reqwest::Client,
+    path: String,
+    dice: Dice,
+    level: Arc<Mutex<BTreeSet<&'static str>>>,
+    has: BTreeSet<&'static str>,
+    transcripts: Vec<Transcript>,
+    last_id: Option<String>,
+}
+
+impl Reader {
+    async fn run(mut self) -> Vec<Transcript> {
+        loop {
+            let asked = self.shared.acknowledged() as u64;
+            if let Some(stream) = self.connect().await {
+                let from = self.last_id.clone();
+                // How many writes were acknowledged: the report makes a time of that.
+                self.note(Seen::Connected { from, written: asked });
+                if self.read(stream).await {
+                    return self.transcripts;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10 + self.dice.roll(90))).await;
+            if !self.is_calm() && self.dice.roll(6) == 0 {
+                self.transcripts.push(Transcript::default());
+                self.last_id = None;
+                self.has.clear();
+            }
+        }
+    }
+
+    fn note(&mut self, seen: Seen) {
+        self.transcripts.last_mut().expect("a transcript").seen.push(seen);
+    }
+
+    fn is_calm(&self) -> bool {
+        self.shared.calm.load(SeqCst)
+    }
+
+    async fn connect(&mut self) -> Option<EventStream> {
+        let url = {
+            let urls = self.shared.urls.lock().expect("no panic while locked");
+            if urls.is_empty() {
+                return None;
+            }
+            format!("{}{}", urls[self.dice.below(urls.len())], self.path)
+        };
+        let mut request = self.http.get(url).header(ACCEPT, "text/event-stream");
+        if let Some(id) = &self.last_id {
+            request = request.header("Last-Event-ID", id);
+        }
+        let response = tokio::time::timeout(Duration::from_secs(2), request.send()).await;
+        let response = response.ok()?.ok()?;
+        assert!(response.status() == 200 || response.status().is_server_error(), "{response:?}");
+        (response.status() == 200).then(|| EventStream::of(response))
+    }
+
+    /// Reads a stream for a while; `true`: to its end.
+    async fn read(&mut self, mut stream: EventStream) -> bool {
+        let (events, time) = (1 + self.dice.roll(400), 50 + self.dice.roll(1_500));
+        let end = Instant::now() + Duration::from_millis(time);
+        let mut caught_up = false;
+        for n in 0.. {
+            if !self.is_calm() && (n >= events || Instant::now() > end) {
+                return false;
+            }
+            let item = tokio::time::timeout(Duration::from_millis(50), stream.item()).await;
+            let item = match item {
+                Err(_silence) => continue,
+                Ok(None) => return false,
+                Ok(Some(item)) => item,
+            };
+            self.take(&item, &mut caught_up);
+            self.note(Seen::Said(item));
+            if caught_up {
+                let mut level = self.level.lock().expect("no panic while locked");
+                level.insert("");
+                level.extend(&self.has);
+                if self.has.contains(LAST) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn take(&mut self, item: &Item, caught_up: &mut bool) {
+        let id = match item {
+            Item::Event(event) => {
+                match event.event.as_str() {
+                    "caught-up" => *caught_up = true,
+                    "fell-behind" => *caught_up = false,
+                    "reset" => {
+                        *caught_up = false;
+                        self.has.clear();
+                    }
+                    // Why the stream ends; it has no id.
+                    "OperationOutcome" => return,
+                    _ => {
+                        let is = |id: &str| event.data.contains(&format!(r#""id":"{id}""#));
+                        self.has.extend([AFTER, LAST].into_iter().filter(|id| is(id)));
+                    }
+                }
+                &event.id
+            }
+            Item::Checkpoint(id) => id,
+            Item::Retry(_) => return,
+        };
+        self.last_id = Some(id.clone()).filter(|id| !id.is_empty());
+    }
+}

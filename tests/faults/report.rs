@@ -1,0 +1,110 @@
+//! What the oracle says of a whole crowd.
+
+use std::fmt;
+
+use crate::{
+    crowd::Saw,
+    lab::{Lab, Resets},
+    support::oracle::{
+        journal::Journal,
+        judge::{Fault, Kind, judge},
+        transcript::{Seen, Transcript},
+    },
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    clients: usize,
+    commits: usize,
+    events: usize,
+    connections: usize,
+    resets: usize,
+    caught_up: usize,
+    broken_off: usize,
+    /// What of the acknowledged writes the log does not hold.
+    lost: Vec<String>,
+    faults: Vec<(usize, Fault, Vec<Seen>)>,
+}
+
+pub(crate) async fn of(lab: &Lab, crowd: Vec<Saw>) -> Report {
+    let journal = lab.journal().await;
+    let acknowledged = lab.shared.acknowledged.lock().expect("no panic while locked").clone();
+    let times = times(&journal, &acknowledged);
+    let mut report = Report { clients: crowd.len(), commits: journal.len(), ..Report::default() };
+    report.lost = journal.lost(&acknowledged).into_iter().map(str::to_owned).collect();
+    for (client, saw) in crowd.into_iter().enumerate() {
+        let last = saw.transcripts.len() - 1;
+        for (n, mut transcript) in saw.transcripts.into_iter().enumerate() {
+            for seen in &mut transcript.seen {
+                if let Seen::Connected { written, .. } = seen {
+                    *written = times[usize::try_from(*written).expect("a count")];
+                }
+            }
+            let end = (n == last).then(|| journal.end());
+            report.add(client, &journal, saw.types, &transcript, end);
+        }
+    }
+    report
+}
+
+/// The newest commit among so many acknowledged writes, as cluster time.
+fn times(journal: &Journal, acknowledged: &[(String, Option<serde_json::Value>)]) -> Vec<u64> {
+    let mut times = vec![0];
+    for (url, value) in acknowledged {
+        let is_it =
+            |index: &&usize| value.is_some() && journal.get(**index).what.value() == value.as_ref();
+        let commit = journal.of(url).iter().find(is_it);
+        let time = commit.map_or(0, |index| journal.get(*index).at.time);
+        times.push(time.max(times[times.len() - 1]));
+    }
+    times
+}
+
+impl Report {
+    fn add(
+        &mut self,
+        client: usize,
+        journal: &Journal,
+        types: &[&str],
+        transcript: &Transcript,
+        end: Option<fhirtail::position::LogPosition>,
+    ) {
+        let verdict = judge(journal, types, transcript, end);
+        self.events += verdict.events;
+        self.connections += verdict.connections;
+        self.resets += verdict.resets;
+        self.caught_up += verdict.caught_up;
+        self.broken_off += verdict.broken_off;
+        for fault in verdict.faults {
+            let around = fault.line.saturating_sub(3)..(fault.line + 2).min(transcript.seen.len());
+            self.faults.push((client, fault, transcript.seen[around].to_vec()));
+        }
+    }
+
+    fn count(&self, kind: Kind) -> usize {
+        self.faults.iter().filter(|(_, fault, _)| fault.kind == kind).count()
+    }
+
+    pub(crate) fn assert_clean(&self, resets: Resets) {
+        let few: Vec<_> = self.faults.iter().take(3).collect();
+        assert!(few.is_empty(), "{} faults: {few:#?}", self.faults.len());
+        assert!(self.lost.is_empty(), "acknowledged, and not in the log: {:?}", self.lost);
+        assert_eq!(self.broken_off, 0, "streams ended with word of a failure");
+        assert!(resets == Resets::Allowed || self.resets == 0, "{} resets", self.resets);
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { clients, commits, events, connections, resets, caught_up, broken_off, .. } =
+            self;
+        let (missing, repeated) = (self.count(Kind::Missing), self.count(Kind::Repeated));
+        let other = self.faults.len() - missing - repeated;
+        write!(
+            f,
+            "clients {clients}, commits {commits}, events {events}, connections {connections}, \
+             broken off {broken_off}, caught up {caught_up}, resets {resets}, missing {missing}, repeated {repeated}, \
+             otherwise wrong {other}"
+        )
+    }
+}

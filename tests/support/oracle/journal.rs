@@ -1,0 +1,103 @@
+//! What was committed, in the order of the log. Pure.
+
+use std::collections::BTreeMap;
+
+use fhirtail::position::LogPosition;
+use serde_json::Value;
+
+/// What a commit made of one resource.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// It is this from now on.
+    Is(Value),
+    /// It was deleted.
+    Gone,
+    /// Its collection went, or came under its name, as a whole: `None`, it is no more. A stream
+    /// can tell that by `reset` alone.
+    Swept(Option<Value>),
+}
+
+impl What {
+    pub fn value(&self) -> Option<&Value> {
+        match self {
+            Self::Is(value) | Self::Swept(Some(value)) => Some(value),
+            Self::Gone | Self::Swept(None) => None,
+        }
+    }
+}
+
+/// One resource's share of a commit.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// The place of who has consumed it: its cluster time, and its number among that time's.
+    pub at: LogPosition,
+    /// `Type/id`.
+    pub url: String,
+    pub what: What,
+    /// The log itself holds the document. Of an update without one the server can only look up
+    /// what became of the document: a client may get that instead.
+    pub exact: bool,
+}
+
+/// All commits of a database.
+#[derive(Debug, Default, Clone)]
+pub struct Journal {
+    commits: Vec<Commit>,
+    /// Which of them are a resource's.
+    of: BTreeMap<String, Vec<usize>>,
+}
+
+impl Journal {
+    /// # Panics
+    /// It is not in the order of the log.
+    pub fn push(&mut self, commit: Commit) {
+        let last = self.commits.last().map_or(LogPosition::default(), |last| last.at);
+        assert!(last <= commit.at, "{commit:?} after {last:?}");
+        self.of.entry(commit.url.clone()).or_default().push(self.commits.len());
+        self.commits.push(commit);
+    }
+
+    pub fn len(&self) -> usize {
+        self.commits.len()
+    }
+
+    pub fn get(&self, index: usize) -> &Commit {
+        &self.commits[index]
+    }
+
+    /// The place of the last commit.
+    pub fn end(&self) -> LogPosition {
+        self.commits.last().map_or(LogPosition::default(), |last| last.at)
+    }
+
+    /// Each resource that ever was, with its commits.
+    pub fn resources(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.of.iter().map(|(url, commits)| (url.as_str(), commits.as_slice()))
+    }
+
+    /// The commits of one resource.
+    pub fn of(&self, url: &str) -> &[usize] {
+        self.of.get(url).map_or(&[], Vec::as_slice)
+    }
+
+    /// The commits after `after` and before `end`.
+    pub fn between(&self, after: LogPosition, end: LogPosition) -> std::ops::Range<usize> {
+        let start = self.commits.partition_point(|commit| commit.at <= after);
+        start..self.commits.partition_point(|commit| commit.at < end).max(start)
+    }
+
+    /// The last of some commits before a place.
+    pub fn last_before(&self, commits: &[usize], end: LogPosition) -> Option<usize> {
+        let count = commits.partition_point(|index| self.commits[*index].at < end);
+        commits[..count].last().copied()
+    }
+
+    /// Which of a writer's acknowledged writes the log does not hold.
+    pub fn lost<'w>(&self, acknowledged: &'w [(String, Option<Value>)]) -> Vec<&'w str> {
+        let holds = |url: &str, value: Option<&Value>| {
+            self.of(url).iter().any(|index| self.commits[*index].what.value() == value)
+        };
+        let lost = acknowledged.iter().filter(|(url, value)| !holds(url, value.as_ref()));
+        lost.map(|(url, _)| url.as_str()).collect()
+    }
+}

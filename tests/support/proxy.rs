@@ -1,0 +1,137 @@
+//! A TCP proxy on 127.0.0.1 that does to connections what networks do.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+/// What becomes of connections. Each has a number, in the order in which they came.
+#[derive(Debug, Clone, Copy, Default)]
+struct Weather {
+    /// Nothing passes, and nothing is said of it.
+    hole: bool,
+    /// How long whatever passes is held up.
+    delay: Duration,
+    /// Connections before this one are reset.
+    cut: u64,
+    /// Nothing passes on connections before this one, ever, though they stay open.
+    forgotten: u64,
+    /// How many there were.
+    accepted: u64,
+}
+
+/// A proxy; it ends when dropped, and its connections with it.
+#[derive(Debug)]
+pub struct Proxy {
+    pub port: u16,
+    weather: Arc<watch::Sender<Weather>>,
+    accepts: tokio::task::JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Passes on what comes to a port of its own.
+    pub async fn to(target: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        let weather = Arc::new(watch::Sender::new(Weather::default()));
+        let accepts = tokio::spawn(accept(listener, target, weather.clone()));
+        Self { port, weather, accepts }
+    }
+
+    /// Whatever passes is held up for so long.
+    pub fn delay(&self, delay: Duration) {
+        self.weather.send_modify(|weather| weather.delay = delay);
+    }
+
+    /// Resets all connections that there are.
+    pub fn cut(&self) {
+        self.weather.send_modify(|weather| weather.cut = weather.accepted);
+    }
+
+    /// From now on nothing passes, on old connections and new ones.
+    pub fn swallow(&self) {
+        self.weather.send_modify(|weather| weather.hole = true);
+    }
+
+    /// What came meanwhile passes late; delays end.
+    pub fn clear(&self) {
+        self.weather.send_modify(|weather| (weather.hole, weather.delay) = Default::default());
+    }
+
+    /// New connections work; over those that there are nothing ever passes again, as where a
+    /// firewall has lost its tables.
+    pub fn forget(&self) {
+        self.weather.send_modify(|weather| {
+            weather.forgotten = weather.accepted;
+            (weather.hole, weather.delay) = Default::default();
+        });
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepts.abort();
+        self.weather.send_modify(|weather| weather.cut = u64::MAX);
+    }
+}
+
+async fn accept(listener: TcpListener, target: u16, weather: Arc<watch::Sender<Weather>>) {
+    loop {
+        let Ok((client, _)) = listener.accept().await else { return };
+        let number = weather.borrow().accepted;
+        weather.send_modify(|weather| weather.accepted += 1);
+        tokio::spawn(connection(client, target, number, weather.subscribe()));
+    }
+}
+
+async fn connection(
+    mut client: TcpStream,
+    target: u16,
+    number: u64,
+    mut weather: watch::Receiver<Weather>,
+) {
+    // A client that drops a connection without a word must not find the proxy waiting for ever.
+    let (up, down) = (weather.clone(), weather.clone());
+    let passing = async {
+        let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else {
+            return;
+        };
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+        let (mut from_client, mut to_client) = client.split();
+        let (mut from_server, mut to_server) = server.split();
+        tokio::select! {
+            () = pass(&mut from_client, &mut to_server, number, up) => {}
+            () = pass(&mut from_server, &mut to_client, number, down) => {}
+        }
+    };
+    tokio::select! {
+        () = passing => {}
+        _ = weather.wait_for(|weather| number < weather.cut) => {}
+    }
+    // What ends here ends with a reset.
+    let _ = SockRef::from(&client).set_linger(Some(Duration::ZERO));
+}
+
+/// Passes on what comes, until either end is over.
+async fn pass(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    number: u64,
+    mut weather: watch::Receiver<Weather>,
+) {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
+        let delay = weather.borrow().delay;
+        tokio::time::sleep(delay).await;
+        let passes = |weather: &Weather| !weather.hole && number >= weather.forgotten;
+        if weather.wait_for(passes).await.is_err() || to.write_all(&buffer[..count]).await.is_err()
+        {
+            return;
+        }
+    }
+}
