@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use metrics::histogram;
 use tokio::time::Instant;
 
-use super::{chunked::Chunk, direct::Direct};
+use super::{chunked::Chunk, coding::SharedChunk, direct::Direct};
 use crate::{
     frame::{self, Format},
     live::{Hub, Page},
@@ -65,9 +65,10 @@ impl Seat {
     }
 
     /// Writes a whole chunk, or says why it can't stay.
-    fn write(&mut self, chunk: &Bytes, now: Instant) -> Result<(), Leaves> {
-        let written = self.direct.wire.try_write(chunk);
-        let written = written.map_err(|error| Leaves::Gone(told(&error)))?;
+    fn write(&mut self, chunk: &SharedChunk, now: Instant) -> Result<(), Leaves> {
+        let gone = |error| Leaves::Gone(told(&error));
+        let chunk = chunk.of(&mut self.direct.coding).map_err(gone)?;
+        let written = self.direct.wire.try_write(chunk).map_err(gone)?;
         self.heard_at = now;
         match written == chunk.len() {
             true => Ok(()),
@@ -77,7 +78,7 @@ impl Seat {
 
     /// What is written next moves the client to a position.
     fn tell(&mut self, position: LogPosition, now: Instant) {
-        (self.at, self.told, self.told_at) = (position, position, now);
+        (self.told, self.told_at) = (position, now);
     }
 }
 
@@ -95,8 +96,7 @@ struct Said {
     spoken: Spoken,
     /// How many bytes of the body.
     len: usize,
-    /// Empty where nothing is for these streams.
-    chunk: Bytes,
+    chunk: SharedChunk,
     /// The ring has more.
     more: bool,
 }
@@ -162,15 +162,14 @@ impl Audience {
         loop {
             let index = self.say(hub, seat.at).ok_or_else(|| Leaves::Needs(Bytes::new()))?;
             let said = &self.said[index];
-            let Spoken { events, end, starts_over } = said.spoken;
+            let Spoken { events, told, end, starts_over } = said.spoken;
             let more = said.more;
-            if said.chunk.is_empty() {
-                seat.at = end;
-            } else {
+            seat.at = end;
+            if let Some(told) = told {
                 self.events += events;
                 self.bytes += said.len as u64;
                 seat.direct.outgoing.open.sent(events, said.len);
-                seat.tell(end, self.now);
+                seat.tell(told, self.now);
                 seat.write(&said.chunk, self.now)?;
             }
             if starts_over {
@@ -206,7 +205,7 @@ impl Audience {
             self.newest = newest.max(spoken.end);
         }
         let len = chunk.len();
-        Said { after, spoken, len, chunk: chunk.finish(), more: page.more }
+        Said { after, spoken, len, chunk: SharedChunk::new(chunk), more: page.more }
     }
 
     /// Lets go whose client has gone; says something to whom nothing was said for long.
@@ -223,11 +222,11 @@ impl Audience {
         if moved {
             self.voice.checkpoint(seat.at, chunk.body());
             self.bytes += chunk.len() as u64;
+            seat.direct.outgoing.open.sent(0, chunk.len());
             seat.tell(seat.at, self.now);
         } else {
             chunk.body().extend_from_slice(&frame::KEEP_ALIVE);
         }
-        seat.direct.outgoing.open.sent(0, chunk.len());
-        seat.write(&chunk.finish(), self.now)
+        seat.write(&SharedChunk::new(chunk), self.now)
     }
 }

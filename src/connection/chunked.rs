@@ -32,18 +32,27 @@ impl Chunk {
         self.buffer.len() - SIZE_LINE
     }
 
-    /// The chunk as it goes over the wire; nothing for an empty one, which would end the body.
-    pub(super) fn finish(mut self) -> Bytes {
+    /// The chunk as it goes over the wire, and its body; nothing for an empty one, which would
+    /// end the body.
+    pub(super) fn finish(mut self) -> (Bytes, Bytes) {
         let len = self.len();
         if len == 0 {
-            return Bytes::new();
+            return Default::default();
         }
         self.buffer.put_slice(b"\r\n");
         let size = size_line(len);
         let start = SIZE_LINE - size.len();
         self.buffer[start..SIZE_LINE].copy_from_slice(size.as_bytes());
-        self.buffer.freeze().slice(start..)
+        let buffer = self.buffer.freeze();
+        (buffer.slice(start..), buffer.slice(SIZE_LINE..SIZE_LINE + len))
     }
+}
+
+/// A body, or part of one, as one chunk.
+pub(super) fn chunk(body: &[u8]) -> Bytes {
+    let mut chunk = Chunk::new();
+    chunk.body().extend_from_slice(body);
+    chunk.finish().0
 }
 
 /// What stands before so many bytes of a body.
@@ -60,7 +69,8 @@ mod tests {
         for len in [1, 15, 16, 255, 70_000] {
             let mut chunk = Chunk::new();
             chunk.body().put_bytes(b'x', len);
-            let bytes = chunk.finish();
+            let (bytes, body) = chunk.finish();
+            assert_eq!(body, "x".repeat(len));
             let (size, rest) = bytes.split_at(bytes.iter().position(|b| *b == b'\r').unwrap());
             let size = usize::from_str_radix(std::str::from_utf8(size).unwrap(), 16).unwrap();
             assert_eq!(size, len);
@@ -70,6 +80,7 @@ mod tests {
 
     #[test]
     fn an_empty_chunk_is_nothing() {
-        assert!(Chunk::new().finish().is_empty());
+        let (chunk, body) = Chunk::new().finish();
+        assert!(chunk.is_empty() && body.is_empty());
     }
 }

@@ -16,10 +16,11 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    task::yield_now,
+    task::{JoinHandle, yield_now},
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::error;
 
 use super::{
     audience::{Audience, Leaves},
@@ -32,7 +33,7 @@ pub(super) use super::audience::Seat;
 /// How often, at least, carriers look after silent streams and those whose clients have gone.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// After how many streams a carrier lets others run.
+/// After how many streams, and voices of streams, a carrier lets others run.
 const BREATH: usize = 64;
 
 /// Where level streams are left.
@@ -61,11 +62,15 @@ impl Crowd {
                     moved: hub.subscribe(),
                     joining,
                     audiences: Vec::new(),
+                    served: 0,
                     round: ROUND.min(keep_alive),
                     back: Back { crowd: crowd.clone(), tasks: tasks.clone(), cut: cut.clone() },
                 };
                 let (drain, cut) = (drain.clone(), cut.clone());
-                tasks.spawn(async move { cut.run_until_cancelled(carrier.run(drain)).await });
+                let carried = tokio::spawn(async move {
+                    cut.run_until_cancelled(carrier.run(drain)).await;
+                });
+                tasks.spawn(told(carried));
                 sender
             });
             // A core is left over, where there are two: the level streams hear of a change at once.
@@ -76,7 +81,8 @@ impl Crowd {
 
     /// Carries a stream until its end: in this task while it needs one, then in the crowd.
     pub(super) async fn carry(&self, direct: Direct) {
-        self.carry_rest(direct, Bytes::new()).await;
+        let begin = direct.coding.begin();
+        self.carry_rest(direct, begin).await;
     }
 
     async fn carry_rest(&self, direct: Direct, unsent: Bytes) {
@@ -109,11 +115,21 @@ impl Back {
     }
 }
 
+/// Tells of a carrier that breaks off. Its streams are cut: they come again, and are then carried
+/// by tasks of their own.
+async fn told(carried: JoinHandle<()>) {
+    if let Err(broken) = carried.await {
+        error!(%broken, "a carrier of level streams broke off");
+    }
+}
+
 struct Carrier {
     hub: Arc<Hub>,
     moved: watch::Receiver<()>,
     joining: mpsc::UnboundedReceiver<Seat>,
     audiences: Vec<Audience>,
+    /// How much it has done since it let others run.
+    served: usize,
     /// How often it is looked after all.
     round: Duration,
     back: Back,
@@ -187,17 +203,24 @@ impl Carrier {
     ) {
         let mut seats = std::mem::take(&mut self.audiences[index].seats);
         let mut at = 0;
+        self.breathe().await;
         while let Some(seat) = seats.get_mut(at) {
             match serve(&mut self.audiences[index], &self.hub, seat) {
                 Ok(()) => at += 1,
                 // The last takes its place, and is next.
                 Err(leaves) => self.leave(seats.swap_remove(at), leaves),
             }
-            if at % BREATH == 0 {
-                yield_now().await;
-            }
+            self.breathe().await;
         }
         self.audiences[index].seats = seats;
+    }
+
+    async fn breathe(&mut self) {
+        self.served += 1;
+        if self.served == BREATH {
+            self.served = 0;
+            yield_now().await;
+        }
     }
 
     fn leave(&self, seat: Seat, leaves: Leaves) {

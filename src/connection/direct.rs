@@ -14,13 +14,14 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit},
 };
 
-use super::{crowd::Seat, wire::Wire};
+use super::{coding::Coding, crowd::Seat, wire::Wire};
 use crate::session::{Outgoing, Piece};
 
 /// A stream and where it goes.
 pub(super) struct Direct {
     pub(super) wire: Wire,
     pub(super) peer: SocketAddr,
+    pub(super) coding: Coding,
     pub(super) outgoing: Box<Outgoing>,
 }
 
@@ -33,15 +34,15 @@ impl Direct {
         turns: &Semaphore,
         may_leave: bool,
     ) -> Option<Seat> {
-        let Self { wire, peer, outgoing } = self;
+        let Self { wire, peer, mut coding, outgoing } = self;
         if let Err(error) = wire.all(unsent).await {
             super::ended(peer, &error);
             return None;
         }
-        match carry(&wire, outgoing.pieces(may_leave), turns).await {
-            Ok(Some(outgoing)) => Seat::take(Self { wire, peer, outgoing }),
+        match carry(&wire, &mut coding, outgoing.pieces(may_leave), turns).await {
+            Ok(Some(outgoing)) => Seat::take(Self { wire, peer, coding, outgoing }),
             Ok(None) => {
-                wire.end().await;
+                wire.end(coding.end()).await;
                 None
             }
             Err(error) => {
@@ -54,6 +55,7 @@ impl Direct {
 
 async fn carry(
     wire: &Wire,
+    coding: &mut Coding,
     pieces: impl Stream<Item = io::Result<Piece>>,
     turns: &Semaphore,
 ) -> io::Result<Option<Box<Outgoing>>> {
@@ -66,7 +68,7 @@ async fn carry(
         };
         match piece.transpose()? {
             Some(Piece::Chunk(chunk)) => {
-                let rest = wire.chunk_now(chunk)?;
+                let rest = wire.chunk_now(coding.encode(chunk)?)?;
                 drop(turn);
                 wire.all(rest).await?;
             }

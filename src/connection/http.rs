@@ -25,7 +25,13 @@ use tokio::net::TcpStream;
 use tower_service::Service as _;
 
 use super::{
-    Connections, direct::Direct, guard::Guard, socket::Socket, takeover::Takeover, wire::Wire,
+    Connections,
+    coding::Coding,
+    direct::Direct,
+    guard::Guard,
+    socket::Socket,
+    takeover::{Offered, Takeover},
+    wire::Wire,
 };
 use crate::session::CutOff;
 
@@ -81,21 +87,21 @@ async fn http1(shared: &Connections, socket: Socket, peer: SocketAddr) -> Spoken
         .header_read_timeout(shared.options.head_deadline)
         .serve_connection(TokioIo::new(guard), service);
     let mut drained = Box::pin(shared.drain.cancelled());
-    let outgoing = poll_fn(|cx| {
+    let offered = poll_fn(|cx| {
         if !draining && drained.as_mut().poll(cx).is_ready() {
             draining = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
         let ended = Pin::new(&mut connection).poll(cx);
         match takeover.take() {
-            Some(outgoing) => Poll::Ready(Ok(Some(outgoing))),
+            Some(offered) => Poll::Ready(Ok(Some(offered))),
             None => ended.map_ok(|()| None),
         }
     });
-    let Some(outgoing) = outgoing.await? else { return Ok(None) };
+    let Some(Offered { outgoing, gzip }) = offered.await? else { return Ok(None) };
     let socket = connection.into_parts().io.into_inner().into_socket();
     let wire = Wire::new(socket, shared.patience(), cut_off);
-    Ok(Some(Direct { wire, peer, outgoing }))
+    Ok(Some(Direct { wire, peer, coding: Coding::new(gzip), outgoing }))
 }
 
 /// The router, told by extensions of each request who asks, whether the connection can be taken

@@ -18,7 +18,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use metrics::counter;
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
@@ -26,9 +26,11 @@ use crate::{live::Hub, seldom::Seldom};
 
 mod audience;
 mod chunked;
+mod coding;
 mod crowd;
 mod direct;
 mod guard;
+mod gzip;
 mod http;
 mod socket;
 mod takeover;
@@ -51,7 +53,13 @@ pub struct ConnectionOptions {
     pub drain_over: Duration,
     /// How long a client may take for the head of a request.
     pub head_deadline: Duration,
+    /// How many connections may be open at once; who comes then waits to be let in.
+    pub most: usize,
 }
+
+/// What a client that takes nothing has left at least once the server drains: one that is just
+/// slow gets its farewell.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// What connections share.
 #[derive(Clone)]
@@ -60,6 +68,7 @@ pub struct Connections {
     options: ConnectionOptions,
     crowd: Arc<Crowd>,
     patience: Arc<Patience>,
+    room: Arc<Semaphore>,
     tasks: TaskTracker,
     drain: CancellationToken,
     cut: CancellationToken,
@@ -79,9 +88,10 @@ impl Connections {
         let patience = Arc::new(Patience {
             deadline: options.write_deadline,
             drain: drain.clone(),
-            drain_over: options.drain_over,
+            drain_over: options.drain_over.max(LAST_WORD),
         });
-        Self { router, options, crowd, patience, tasks, drain, cut }
+        let room = Arc::new(Semaphore::new(options.most.min(Semaphore::MAX_PERMITS)));
+        Self { router, options, crowd, patience, room, tasks, drain, cut }
     }
 
     fn patience(&self) -> Arc<Patience> {
@@ -92,8 +102,10 @@ impl Connections {
     pub async fn accept(&self, listener: &TcpListener) {
         let seldom = Seldom::new();
         loop {
+            // Nobody closes it: at worst there is room for all.
+            let room = Arc::clone(&self.room).acquire_owned().await.ok();
             match listener.accept().await {
-                Ok((socket, peer)) => self.open(Socket::new(socket), peer),
+                Ok((socket, peer)) => self.open(Socket::new(socket, room), peer),
                 Err(error) => {
                     // Mostly too many open files: those who wait in the queue don't go away.
                     counter!("fhirtail_accept_failures_total").increment(1);

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use metrics::gauge;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 
 use crate::telemetry::Counted;
 
@@ -12,11 +12,13 @@ use crate::telemetry::Counted;
 pub(super) struct Socket {
     stream: TcpStream,
     _open: Counted,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, _open: Counted::new(gauge!("fhirtail_connections")) }
+    /// A socket that was let in, and keeps its place until it is closed.
+    pub(super) fn new(stream: TcpStream, room: Option<OwnedSemaphorePermit>) -> Self {
+        Self { stream, _open: Counted::new(gauge!("fhirtail_connections")), _room: room }
     }
 }
 

@@ -9,7 +9,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
 use http_body::Frame;
 
 use crate::session::Outgoing;
@@ -17,38 +21,58 @@ use crate::session::Outgoing;
 /// Where a handler leaves a stream for its connection. Among the extensions of each request
 /// whose connection can be taken over.
 #[derive(Clone, Default)]
-pub struct Takeover(Arc<Mutex<State>>);
+pub struct Takeover {
+    state: Arc<Mutex<State>>,
+    /// The stream is to be encoded.
+    gzip: bool,
+}
+
+/// A stream that goes on without hyper.
+pub(super) struct Offered {
+    pub(super) outgoing: Box<Outgoing>,
+    pub(super) gzip: bool,
+}
 
 #[derive(Default)]
 enum State {
     #[default]
     Idle,
     /// A stream waits until the head of its answer is flushed.
-    Offered(Box<Outgoing>),
+    Offered(Offered),
     /// Nothing of the answer is left in hyper's hands.
-    Flushed(Box<Outgoing>),
+    Flushed(Offered),
 }
 
 impl Takeover {
-    /// The body of an answer whose stream goes on without hyper.
-    pub fn body(self, outgoing: Outgoing) -> Body {
-        Body::new(Offer { takeover: self, outgoing: Some(Box::new(outgoing)) })
+    /// Who asks has `Accept-Encoding: gzip`.
+    pub fn accept_gzip(&mut self) {
+        self.gzip = true;
+    }
+
+    /// The answer whose stream goes on without hyper.
+    pub fn answer(self, mut head: HeaderMap, outgoing: Outgoing) -> Response {
+        if self.gzip {
+            head.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        head.append(header::VARY, HeaderValue::from_static("accept-encoding"));
+        let stream = Offered { outgoing: Box::new(outgoing), gzip: self.gzip };
+        (head, Body::new(Offer { takeover: self, stream: Some(stream) })).into_response()
     }
 
     /// Everything that was written before is flushed.
     pub(super) fn flushed(&self) {
         let mut state = self.lock();
         *state = match std::mem::take(&mut *state) {
-            State::Offered(outgoing) => State::Flushed(outgoing),
+            State::Offered(stream) => State::Flushed(stream),
             other => other,
         };
     }
 
     /// The stream to go on with.
-    pub(super) fn take(&self) -> Option<Box<Outgoing>> {
+    pub(super) fn take(&self) -> Option<Offered> {
         let mut state = self.lock();
         match std::mem::take(&mut *state) {
-            State::Flushed(outgoing) => Some(outgoing),
+            State::Flushed(stream) => Some(stream),
             other => {
                 *state = other;
                 None
@@ -57,13 +81,13 @@ impl Takeover {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 struct Offer {
     takeover: Takeover,
-    outgoing: Option<Box<Outgoing>>,
+    stream: Option<Offered>,
 }
 
 impl HttpBody for Offer {
@@ -75,8 +99,8 @@ impl HttpBody for Offer {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         // Nobody wakes this: whoever polls it takes the connection apart after the next flush.
-        if let Some(outgoing) = self.outgoing.take() {
-            *self.takeover.lock() = State::Offered(outgoing);
+        if let Some(stream) = self.stream.take() {
+            *self.takeover.lock() = State::Offered(stream);
         }
         Poll::Pending
     }

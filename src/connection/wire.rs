@@ -116,10 +116,10 @@ impl Wire {
         }
     }
 
-    /// Ends the body, and the connection.
-    pub(super) async fn end(mut self) {
+    /// Ends the body with a last chunk, and the connection.
+    pub(super) async fn end(mut self, last: Bytes) {
         // Whoever does not hear it has gone.
-        if self.all(LAST).await.is_ok() {
+        if self.all(last.chain(LAST)).await.is_ok() {
             let _ = self.socket.shutdown().await;
         }
     }

@@ -21,13 +21,15 @@ use crate::connection::Takeover;
 const SMALLEST: u64 = 1024;
 
 pub(super) async fn layer(mut request: Request, next: Next) -> Response {
-    let coding = Coding::accepted(request.headers());
-    if coding.is_some() {
+    let accepts = Accepts::of(request.headers());
+    match request.extensions_mut().get_mut::<Takeover>() {
+        Some(takeover) if accepts.has(Coding::Gzip) => takeover.accept_gzip(),
         // What is encoded goes through here to its end.
-        request.extensions_mut().remove::<Takeover>();
+        _ if accepts.has(Coding::Zstd) => drop(request.extensions_mut().remove::<Takeover>()),
+        _ => {}
     }
     let response = next.run(request).await;
-    match coding {
+    match accepts.best() {
         Some(coding) if is_worth_it(&response) => compressed(response, coding),
         _ => response,
     }
@@ -79,20 +81,34 @@ impl Coding {
             Self::Zstd => "zstd",
         }
     }
+}
 
-    /// The best of what the caller accepts (RFC 9110 §12.5.3).
-    fn accepted(headers: &HeaderMap) -> Option<Self> {
+/// What the caller accepts (RFC 9110 §12.5.3).
+struct Accepts(Vec<Coding>);
+
+impl Accepts {
+    /// The better first.
+    fn of(headers: &HeaderMap) -> Self {
         let values = headers.get_all(header::ACCEPT_ENCODING).iter();
         let text: Vec<_> = values.filter_map(|value| value.to_str().ok()).collect();
-        let accepts = |name: &str| {
+        let accepts = |coding: &Coding| {
             text.iter().flat_map(|value| value.split(',')).any(|item| {
                 let mut parts = item.split(';').map(str::trim);
-                let named = parts.next().is_some_and(|coding| coding.eq_ignore_ascii_case(name));
+                let name = parts.next().unwrap_or_default();
+                let named = name.eq_ignore_ascii_case(coding.name());
                 let refused = parts.filter_map(|part| part.strip_prefix("q="));
                 named && !refused.map(str::parse).any(|q: Result<f32, _>| q.is_ok_and(|q| q <= 0.0))
             })
         };
-        [Self::Zstd, Self::Gzip].into_iter().find(|coding| accepts(coding.name()))
+        Self([Coding::Zstd, Coding::Gzip].into_iter().filter(accepts).collect())
+    }
+
+    fn has(&self, coding: Coding) -> bool {
+        self.0.contains(&coding)
+    }
+
+    fn best(&self) -> Option<Coding> {
+        self.0.first().copied()
     }
 }
 

@@ -106,11 +106,10 @@ async fn export(
         },
     }
     let outgoing = Outgoing::new(session, app.times(), place, caller.cut_off);
-    let body = match caller.takeover {
-        Some(takeover) if format == Format::Sse => takeover.body(outgoing),
-        _ => outgoing.into_body(),
-    };
-    Ok((head, body).into_response())
+    Ok(match caller.takeover {
+        Some(takeover) if format == Format::Sse => takeover.answer(head, outgoing),
+        _ => (head, outgoing.into_body()).into_response(),
+    })
 }
 
 /// Who asks, as the connection knows it.

@@ -1,9 +1,10 @@
 //! An event stream as a test reads it: event by event, never waiting for ever.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, io::Write, time::Duration};
 
 use bytes::Bytes;
 use fhirtail::client::sse::{Event, Item, Parser};
+use flate2::write::GzDecoder;
 use futures_util::{Stream, StreamExt};
 use reqwest::{Client, Response, header};
 
@@ -22,6 +23,8 @@ pub struct EventStream {
     chunks: std::pin::Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
     parser: Parser,
     ready: VecDeque<Item>,
+    /// What is still to be decoded, of a stream in gzip.
+    gzip: Option<GzDecoder<Vec<u8>>>,
     pub response_headers: header::HeaderMap,
 }
 
@@ -41,11 +44,25 @@ impl EventStream {
         tokio::time::timeout(PATIENCE, request.send()).await.expect("an answer").expect("HTTP")
     }
 
+    /// Opens a stream as a browser does, which takes gzip.
+    pub async fn open_encoded(url: &str) -> Self {
+        let request = client().get(url).header(header::ACCEPT, "text/event-stream");
+        let request = request.header(header::ACCEPT_ENCODING, "gzip, deflate, br, zstd").send();
+        let response = tokio::time::timeout(PATIENCE, request).await.expect("an answer");
+        let stream = Self::of(response.expect("HTTP"));
+        assert!(stream.gzip.is_some(), "{:?}", stream.response_headers);
+        stream
+    }
+
     pub fn of(response: Response) -> Self {
         let response_headers = response.headers().clone();
+        let gzip = response_headers.get(header::CONTENT_ENCODING).map(|coding| {
+            assert_eq!(coding, "gzip");
+            GzDecoder::new(Vec::new())
+        });
         let chunks = Box::pin(response.bytes_stream());
         let parser = Parser::resuming(String::new());
-        Self { chunks, parser, ready: VecDeque::new(), response_headers }
+        Self { chunks, parser, ready: VecDeque::new(), gzip, response_headers }
     }
 
     /// The next item; `None` at the stream's end.
@@ -58,12 +75,23 @@ impl EventStream {
             match chunk.expect("the stream goes on") {
                 Some(Ok(chunk)) => {
                     let mut items = Vec::new();
+                    let chunk = self.decoded(chunk);
                     self.parser.feed(&chunk, &mut items).expect("a stream");
                     self.ready.extend(items);
                 }
-                Some(Err(_)) | None => return None,
+                Some(Err(_)) => return None,
+                None => {
+                    self.gzip.as_mut().map(GzDecoder::try_finish).transpose().expect("a whole end");
+                    return None;
+                }
             }
         }
+    }
+
+    fn decoded(&mut self, chunk: Bytes) -> Bytes {
+        let Some(gzip) = &mut self.gzip else { return chunk };
+        gzip.write_all(&chunk).and_then(|()| gzip.flush()).expect("gzip");
+        std::mem::take(gzip.get_mut()).into()
     }
 
     /// The next event; `None` at the stream's end.
