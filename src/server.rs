@@ -36,6 +36,9 @@ pub enum ServeError {
     Io(#[from] std::io::Error),
 }
 
+/// How many connections there may be that carry no stream.
+const OTHER_CONNECTIONS: usize = 1024;
+
 /// How long after the drain connections that still stand are waited for.
 const LAST_WAIT: Duration = Duration::from_secs(3);
 
@@ -71,13 +74,16 @@ impl Server {
         let options = Arc::new(options(args, metrics));
         let drain = CancellationToken::new();
         let hub = hub.await?;
-        let limits = Arc::new(Limits::new(&files::make_room(args.limit)));
+        let limit = files::make_room(args.limit);
+        let most = limit.max_streams.saturating_add(OTHER_CONNECTIONS);
+        let limits = Arc::new(Limits::new(&limit));
         let state = AppState { store, hub, options, limits, drain };
         let connection = ConnectionOptions {
             keep_alive: args.stream.keep_alive,
             drain_over: args.stream.drain,
             write_deadline: args.stream.write_deadline,
             head_deadline: args.stream.read_deadline,
+            most,
         };
         Ok(Self { listener, address, state, connection, tasks, stop })
     }
@@ -122,7 +128,12 @@ impl Server {
         if tokio::time::timeout(LAST_WAIT, tasks.wait()).await.is_err() {
             warn!("the store did not answer to the last; going without");
         }
-        store.close().await;
+        if tokio::time::timeout(LAST_WAIT, tokio::spawn(async move { store.close().await }))
+            .await
+            .is_err()
+        {
+            warn!("the store does not close in time; going without");
+        }
     }
 }
 

@@ -122,6 +122,18 @@ async fn a_collection_dropped_or_renamed() {
     assert_eq!(patients.event().await.expect("an event").event, "Patient", "no reset here");
     assert_eq!(both.event().await.expect("an event").event, "Patient");
 
+    // A rename is the end of one collection and, at the same place of the log, of the other.
+    commit(store, vec![put(&observation(1, 1, "x")), put(&observation(2, 1, "x"))]).await;
+    both.until_that(|event| event.data.contains("\"id\":\"o2\"")).await;
+    let (from, to) =
+        ["Observation", "Patient"].map(|ty| format!("{}.{ty}", database.name())).into();
+    let rename = mongodb::bson::doc! { "renameCollection": from, "to": to, "dropTarget": true };
+    client.database("admin").run_command(rename).await.expect("renamed");
+    for stream in [&mut both, &mut patients] {
+        let again = stream.until("caught-up").await;
+        assert_eq!(again[0].event, "reset", "{again:?}");
+    }
+
     database.drop().await.expect("dropped");
     for stream in [&mut both, &mut patients] {
         let again = stream.until("caught-up").await;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -48,7 +48,7 @@ impl Limits {
     pub(super) fn place(&self, peer: Option<IpAddr>) -> Result<Place, Full> {
         let mut place = vec![take(&self.streams).ok_or(Full::Streams)?];
         if let (Some(peer), Some(most)) = (peer, self.per_address) {
-            place.push(take(&self.address(peer, most)).ok_or(Full::Address)?);
+            place.push(self.place_at(network(peer), most).ok_or(Full::Address)?);
         }
         Ok(place)
     }
@@ -68,14 +68,15 @@ impl Limits {
         take(&self.scans).ok_or(Full::Scans)
     }
 
-    fn address(&self, peer: IpAddr, most: usize) -> Arc<Semaphore> {
+    fn place_at(&self, peer: IpAddr, most: usize) -> Option<OwnedSemaphorePermit> {
+        // Taken under the lock: nobody is forgotten in between.
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         // Who has no stream is forgotten once there are many.
         const MANY: usize = 1024;
         if addresses.len() >= MANY && !addresses.contains_key(&peer) {
             addresses.retain(|_, places| places.available_permits() < most);
         }
-        Arc::clone(addresses.entry(peer).or_insert_with(|| semaphore(most)))
+        take(addresses.entry(peer).or_insert_with(|| semaphore(most)))
     }
 }
 
@@ -110,6 +111,14 @@ impl Full {
             Self::Address => "address",
             Self::Scans => "scans",
         }
+    }
+}
+
+/// Whose address it is: one network of IPv6 addresses (/64) is one client's.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -150,6 +159,18 @@ mod tests {
         let _other = limits.place(peer(2)).unwrap();
         drop(first);
         assert!(limits.place(peer(1)).is_ok());
+    }
+
+    #[test]
+    fn who_has_a_network_has_one_address() {
+        let limits = limits(10, Some(1));
+        let place = |address: &str| limits.place(Some(address.parse().unwrap()));
+        let _first = place("2001:db8::1").unwrap();
+        assert_eq!(place("2001:db8::ffff:2").unwrap_err(), Full::Address);
+        assert!(place("2001:db8:0:1::1").is_ok());
+        let _v4 = place("::ffff:10.0.0.1").unwrap();
+        assert_eq!(place("10.0.0.1").unwrap_err(), Full::Address);
+        assert!(place("::ffff:10.0.0.2").is_ok());
     }
 
     #[test]

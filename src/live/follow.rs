@@ -8,7 +8,7 @@ use super::{
     board::Taken,
     entry::{Entry, Page},
     hub::Hub,
-    lanes::Seat,
+    lanes::Ride,
 };
 use crate::{position::LogPosition, store::StoreError};
 
@@ -26,7 +26,7 @@ pub struct Follow {
     told: watch::Receiver<()>,
     rests: bool,
     /// Where it waits or is carried while it is behind the ring.
-    seat: Option<Seat>,
+    ride: Option<Ride>,
     /// What is left of the page at hand.
     page: vec::IntoIter<Arc<Entry>>,
     /// Where the page at hand ends, until that is told.
@@ -64,7 +64,7 @@ impl Follow {
             moved,
             told,
             rests: false,
-            seat: None,
+            ride: None,
             page: Vec::new().into_iter(),
             end: None,
             last_end: (position, false),
@@ -107,12 +107,12 @@ impl Follow {
                 self.position = end.0;
                 return Ok(Followed::Level { quiet: end.1 });
             }
-            if self.seat.is_some() && self.hub.covers(self.position) {
-                self.seat = None;
+            if self.ride.is_some() && self.hub.covers(self.position) {
+                self.ride = None;
                 // What the lane has told of its end, the ring tells anew.
                 self.last_end = (LogPosition::default(), false);
             }
-            if self.seat.is_some() {
+            if self.ride.is_some() {
                 self.ride().await?;
             } else if self.turn_page().await {
                 return Ok(Followed::FellBehind);
@@ -128,7 +128,7 @@ impl Follow {
         self.told.mark_unchanged();
         match self.hub.read(self.position, PAGE_BYTES) {
             None => {
-                self.seat = Some(Seat::ask(&self.hub, self.position));
+                self.ride = Some(Ride::ask(&self.hub, self.position));
                 return std::mem::take(&mut self.in_ring);
             }
             Some(page) => {
@@ -145,19 +145,19 @@ impl Follow {
 
     /// Takes the next page from a lane, or waits until there may be one.
     async fn ride(&mut self) -> Result<(), StoreError> {
-        let Some(seat) = &mut self.seat else { return Ok(()) };
-        let waits = match seat.take(PAGE_BYTES) {
+        let Some(ride) = &mut self.ride else { return Ok(()) };
+        let waits = match ride.take(PAGE_BYTES) {
             Taken::Page(page) => !self.turn_to(page),
             Taken::Nothing => true,
             Taken::LeftBehind => {
-                self.seat = Some(Seat::ask(&self.hub, self.position));
+                self.ride = Some(Ride::ask(&self.hub, self.position));
                 false
             }
             Taken::Lost(lost) => return Err(lost),
         };
-        if let (Some(seat), true) = (&self.seat, waits) {
+        if let (Some(ride), true) = (&self.ride, waits) {
             tokio::select! {
-                () = seat.news() => {}
+                () = ride.news() => {}
                 () = self.hub.stop.cancelled() => {
                     return Err(StoreError::Unavailable("the server is stopping".into()));
                 }

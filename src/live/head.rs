@@ -31,7 +31,9 @@ impl Head {
         }
         let number = self.asked.fetch_add(1, SeqCst) + 1;
         let answer = question.await;
-        *last = Some((number, answer.clone()));
+        // That the store is away is so for all; what else went wrong is its asker's alone.
+        let shared = matches!(answer, Ok(_) | Err(StoreError::Unavailable(_)));
+        *last = shared.then(|| (number, answer.clone()));
         answer
     }
 }
@@ -72,6 +74,32 @@ mod tests {
         }
         let third = head.ask(async { answer(3) }).await;
         assert_eq!(third.expect("an end"), LogPosition::before(3));
+    }
+
+    #[tokio::test]
+    async fn a_defect_is_its_askers_alone() {
+        let head = Head::default();
+        let (reply, replied) = oneshot::channel();
+        let mut first = Box::pin(head.ask(async { replied.await.expect("a reply") }));
+        assert!(first.as_mut().now_or_never().is_none());
+        let away = || async { Err(StoreError::Unavailable("away".into())) };
+        let broken = || async { Err(StoreError::Failed("broken".into())) };
+        let mut asked: [_; 4] = [
+            Box::pin(head.ask(broken().boxed())),
+            Box::pin(head.ask(away().boxed())),
+            Box::pin(head.ask(async { panic!("one question too many") }.boxed())),
+            Box::pin(head.ask(async { panic!("one question too many") }.boxed())),
+        ];
+        for waiting in &mut asked {
+            assert!(waiting.as_mut().now_or_never().is_none());
+        }
+        reply.send(answer(1)).expect("a listener");
+        first.await.expect("an end");
+        let [broken, away, also_away, too] = asked;
+        assert!(matches!(broken.await, Err(StoreError::Failed(_))));
+        for away in [away, also_away, too] {
+            assert!(matches!(away.await, Err(StoreError::Unavailable(_))));
+        }
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! The lanes at work: a reader of the log for each, and the seats of the streams they carry.
+//! The lanes at work: a reader of the log for each, and the rides of the streams they carry.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -25,6 +25,9 @@ use crate::{
 
 /// How many bytes of changes a lane holds at most for the streams that it carries.
 const LANE_BYTES: usize = 4 << 20;
+
+/// How long the place of a reader that broke off stays empty.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The lanes of one hub.
 #[derive(Debug)]
@@ -57,7 +60,7 @@ impl Lanes {
 
 /// A stream's place in a lane, or among those who wait for one. Given up when dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Ride {
     hub: Arc<Hub>,
     ticket: Ticket,
     /// All up to here is taken.
@@ -65,7 +68,7 @@ pub(super) struct Seat {
     wake: Arc<Notify>,
 }
 
-impl Seat {
+impl Ride {
     /// Asks for one at the end of the queue.
     pub(super) fn ask(hub: &Arc<Hub>, position: LogPosition) -> Self {
         let (wake, home) = (Arc::<Notify>::default(), hub.start_of_ring());
@@ -90,7 +93,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Ride {
     fn drop(&mut self) {
         self.hub.lanes.change(|board| board.leave(self.ticket, self.position));
     }
@@ -105,6 +108,8 @@ fn start(hub: &Arc<Hub>, opening: Opening) {
         let lane = opening.lane;
         if let Err(broken) = detached(read(Arc::clone(&hub), opening)).await {
             error!(%broken, "a reader for streams behind the ring broke off");
+            // Another will take its place: a defect that comes back shall not come at full speed.
+            sleep(PAUSE).await;
         }
         let home = hub.start_of_ring();
         let openings = hub.lanes.change(|board| board.end(lane, home));

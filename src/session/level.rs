@@ -29,6 +29,8 @@ pub struct Voice {
 pub struct Spoken {
     /// How many events.
     pub events: u64,
+    /// Where they leave a client, if there is one.
+    pub told: Option<LogPosition>,
     /// All changes before this are in them.
     pub end: LogPosition,
     /// The next change makes the streams start over.
@@ -45,7 +47,7 @@ impl Voice {
         mut spoke: impl FnMut(&Change),
     ) -> Spoken {
         let filter = Filter { plan: &self.plan, members: self.members.as_ref() };
-        let mut spoken = Spoken { events: 0, end: after, starts_over: false };
+        let mut spoken = Spoken { events: 0, told: None, end: after, starts_over: false };
         // A place may hold two changes (a rename is two): who starts over at the second has not
         // consumed the first.
         let mut before = after;
@@ -60,6 +62,7 @@ impl Voice {
                     let position = self.position(entry.change.position);
                     put_change(out, Format::Sse, &position, entry, verdict == Verdict::Gone);
                     spoken.events += 1;
+                    spoken.told = Some(entry.change.position);
                     spoke(&entry.change);
                 }
             }

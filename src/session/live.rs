@@ -1,7 +1,5 @@
 //! The live stage: what changes, and word of when the client's copy is whole.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 
 use super::{CHUNK_BYTES, Ended, Goal, Session, Stage};
@@ -58,12 +56,7 @@ impl Session {
     /// The end of the log as it is now: who has passed it has all that was written before.
     async fn goal(&self) -> Result<Goal, Ended> {
         let at = Timestamp::now();
-        let hub = Arc::clone(&self.hub);
-        let asked = move |_| {
-            let hub = Arc::clone(&hub);
-            async move { hub.head().await }
-        };
-        let head = self.ask(asked).await?;
+        let head = self.insist(|| self.hub.head()).await?;
         Ok(Goal { head, at })
     }
 

@@ -108,6 +108,7 @@ impl Outgoing {
             pin!(silence, drained);
             while !self.session.is_done() {
                 if may_leave && self.session.is_level() && !times.drain.is_cancelled() {
+                    self.open.enters(Phase::Live);
                     yield Ok(Piece::Level(self));
                     return;
                 }

@@ -123,8 +123,16 @@ impl Session {
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
+        self.insist(|| detached(call(Arc::clone(&self.store)))).await
+    }
+
+    /// Asks again and again, like [`ask`](Self::ask).
+    pub(super) async fn insist<T, F>(&self, call: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
         for tries in 1.. {
-            match detached(call(Arc::clone(&self.store))).await {
+            match call().await {
                 Err(StoreError::Unavailable(_) | StoreError::SnapshotExpired)
                     if self.format == Format::Sse || tries < TRIES => {}
                 answer => return answer,
