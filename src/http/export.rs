@@ -98,13 +98,15 @@ async fn export(
     let ExportRequest { plan, format, start, .. } = request;
     let (store, hub) = (Arc::clone(&app.store), Arc::clone(&app.hub));
     let mut session = Session::new(Arc::new(plan), store, hub, format, start);
-    match format {
-        Format::Sse => session.scans_in_turn(app.limits.scans()),
-        Format::Ndjson => match app.limits.scan_now() {
-            Ok(turn) => session.has_turn(turn),
-            Err(full) => return Err(full.refusal(spread(app.options.retry))),
+    let turns = app.limits.scans();
+    let turn = match format {
+        Format::Sse => None,
+        Format::Ndjson => match turns.take_now() {
+            None => return Err(Full::Scans.refusal(spread(app.options.retry))),
+            turn => turn,
         },
-    }
+    };
+    session.scans_in_turn(Arc::clone(turns), turn);
     let outgoing = Outgoing::new(session, app.times(), place, caller.cut_off);
     Ok(match caller.takeover {
         Some(takeover) if format == Format::Sse => takeover.answer(head, outgoing),

@@ -53,5 +53,5 @@ fn measure(app: &AppState) {
     let silence = app.hub.silence().map_or(f64::INFINITY, |silence| silence.as_secs_f64());
     gauge!("fhirtail_tail_silence_seconds").set(silence);
     gauge!("fhirtail_ring_age_seconds").set(seconds_since(app.hub.ring_since()));
-    gauge!("fhirtail_scans").set(app.limits.running_scans() as f64);
+    gauge!("fhirtail_scans").set(app.limits.scans().running() as f64);
 }

@@ -11,7 +11,12 @@ use axum::http::StatusCode;
 use metrics::counter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{config::LimitArgs, error::ApiError, fhir::outcome::IssueType, session::Place};
+use crate::{
+    config::LimitArgs,
+    error::ApiError,
+    fhir::outcome::IssueType,
+    session::{Place, Turns},
+};
 
 /// What is free, and what is taken.
 #[derive(Debug)]
@@ -19,8 +24,7 @@ pub struct Limits {
     streams: Arc<Semaphore>,
     per_address: Option<usize>,
     addresses: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
-    max_scans: usize,
-    scans: Arc<Semaphore>,
+    scans: Arc<Turns>,
 }
 
 /// What there is too much of.
@@ -39,8 +43,7 @@ impl Limits {
             streams: semaphore(args.max_streams),
             per_address: args.max_streams_per_address,
             addresses: Mutex::default(),
-            max_scans: args.max_scans.min(Semaphore::MAX_PERMITS),
-            scans: semaphore(args.max_scans),
+            scans: Turns::new(args.max_scans),
         }
     }
 
@@ -54,18 +57,8 @@ impl Limits {
     }
 
     /// Where a history waits for its turn.
-    pub(super) fn scans(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.scans)
-    }
-
-    /// How many histories are read.
-    pub(super) fn running_scans(&self) -> usize {
-        self.max_scans.saturating_sub(self.scans.available_permits())
-    }
-
-    /// A turn at once, or none.
-    pub(super) fn scan_now(&self) -> Result<OwnedSemaphorePermit, Full> {
-        take(&self.scans).ok_or(Full::Scans)
+    pub(super) fn scans(&self) -> &Arc<Turns> {
+        &self.scans
     }
 
     fn place_at(&self, peer: IpAddr, most: usize) -> Option<OwnedSemaphorePermit> {

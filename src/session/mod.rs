@@ -16,10 +16,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use crate::{
     filter::Filter,
@@ -38,11 +35,13 @@ mod outgoing;
 mod replay;
 mod scan;
 mod snapshot;
+mod turns;
 mod write;
 
 pub use level::{Spoken, Voice};
 pub use open::{CutOff, OpenStream, Phase, Place, count_sent};
 pub use outgoing::{Outgoing, Piece, Times, millis, spread};
+pub use turns::{Turn, Turns};
 pub(crate) use write::CHECKPOINT_AFTER;
 
 /// How many bytes are written at once, about.
@@ -79,8 +78,8 @@ pub struct Session {
     /// The client has heard `caught-up`, and has been level with the ring since.
     caught_up: bool,
     /// Where histories wait for their turn, and the turn that this one has.
-    turns: Option<Arc<Semaphore>>,
-    turn: Option<OwnedSemaphorePermit>,
+    turns: Option<Arc<Turns>>,
+    turn: Option<Turn>,
     /// Snapshots in a row that expired before one resource was read.
     expiries: u32,
     /// How often in a row the client's position was found ahead of the log.
@@ -147,14 +146,9 @@ impl Session {
         session
     }
 
-    /// Its histories wait until one of these permits is free.
-    pub fn scans_in_turn(&mut self, turns: Arc<Semaphore>) {
-        self.turns = Some(turns);
-    }
-
-    /// Its history need not wait.
-    pub fn has_turn(&mut self, turn: OwnedSemaphorePermit) {
-        self.turn = Some(turn);
+    /// Its histories are read in turn; with `turn`, the first at once.
+    pub fn scans_in_turn(&mut self, turns: Arc<Turns>, turn: Option<Turn>) {
+        (self.turns, self.turn) = (Some(turns), turn);
     }
 
     fn start_at(&mut self, start: Position) {
@@ -207,6 +201,7 @@ impl Session {
     /// # Errors
     /// The stream ends. What is in the buffer is still to be written.
     pub async fn step(&mut self) -> Result<(), Ended> {
+        self.take_up();
         match std::mem::replace(&mut self.stage, Stage::End) {
             Stage::Begin => self.begin().await,
             Stage::Resume { log, cursor, members } => self.resume(log, cursor, members).await,
@@ -218,6 +213,35 @@ impl Session {
             Stage::Live { follow, goal } => self.live(follow, goal).await,
             Stage::End => Ok(()),
         }
+    }
+
+    /// The client is waited for: others may have the turn meanwhile.
+    pub fn rest(&mut self) {
+        if let (Some(turn), Some(later)) = (&self.turn, self.later()) {
+            turn.rest(std::mem::replace(&mut self.stage, later));
+        }
+    }
+
+    fn take_up(&mut self) {
+        match self.turn.as_ref().map(Turn::take_up) {
+            Some(Ok(Some(stage))) => self.stage = stage,
+            Some(Err(_)) => self.turn = None,
+            Some(Ok(None)) | None => {}
+        }
+    }
+
+    /// How what holds a snapshot goes on without it.
+    fn later(&self) -> Option<Stage> {
+        let members = self.members.as_ref().map(Members::hash);
+        let (log, cursor) = match &self.stage {
+            Stage::Scan(history) => (history.snapshot().position(), history.cursor()),
+            Stage::Replay { follow, cursor, .. } => (follow.position(), Some(cursor)),
+            _ => return None,
+        };
+        Some(match cursor.cloned() {
+            Some(cursor) => Stage::Resume { log, cursor, members },
+            None => Stage::Begin,
+        })
     }
 
     fn live_at(&self, log: LogPosition) -> Stage {

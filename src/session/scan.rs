@@ -31,7 +31,7 @@ impl Session {
                 Ok(())
             }
             Err(StoreError::SnapshotExpired | StoreError::Unavailable(_)) => {
-                self.scan_later(&history).await
+                self.scan_later(history).await
             }
             Err(error) => Err(error.into()),
         }
@@ -96,18 +96,16 @@ impl Session {
 
     /// The snapshot is gone, or the store is away: the state (T, cursor) is enough to go on in
     /// a newer one.
-    async fn scan_later(&mut self, history: &History) -> Result<(), Ended> {
+    async fn scan_later(&mut self, history: History) -> Result<(), Ended> {
         self.expiries += 1;
         if self.expiries > MOST_EXPIRIES {
             return Err(StoreError::SnapshotExpired.into());
         }
         sleep(Duration::from_millis(50) * (self.expiries - 1)).await;
-        let members = self.members.as_ref().map(Members::hash);
-        let log = history.snapshot().position();
-        self.stage = match history.cursor().cloned() {
-            Some(cursor) => Stage::Resume { log, cursor, members },
-            None => Stage::Begin,
-        };
+        self.stage = Stage::Scan(history);
+        if let Some(later) = self.later() {
+            self.stage = later;
+        }
         Ok(())
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use metrics::gauge;
 use tokio::time::sleep;
 
 use super::{Ended, Session, Stage};
@@ -14,7 +13,6 @@ use crate::{
     plan::{Members, Scope},
     position::LogPosition,
     store::{Snapshot, Store, StoreError, detached},
-    telemetry::Counted,
 };
 
 const WAIT: Duration = Duration::from_millis(250);
@@ -77,9 +75,7 @@ impl Session {
     /// Waits until one of the histories that are read at once may be this one.
     async fn wait_for_turn(&mut self) {
         if let (None, Some(turns)) = (&self.turn, &self.turns) {
-            let _waiting = Counted::new(gauge!("fhirtail_scans_waiting"));
-            // Nobody closes them: at worst it does not wait.
-            self.turn = Arc::clone(turns).acquire_owned().await.ok();
+            self.turn = turns.take().await;
         }
     }
 

@@ -52,6 +52,12 @@ fn streams() {
     );
     level("fhirtail_scans", Unit::Count, &[], "Histories that are read");
     level("fhirtail_scans_waiting", Unit::Count, &[], "Streams whose history waits for its turn");
+    count(
+        "fhirtail_scans_set_aside_total",
+        Unit::Count,
+        &[],
+        "Times a history whose client took nothing gave its turn to one that waited",
+    );
 }
 
 fn clients() {

@@ -8,10 +8,10 @@ use fhirtail::{
     live::Hub,
     plan::Plan,
     position::Position,
-    session::{CutOff, Outgoing, Session, Times},
+    session::{CutOff, Outgoing, Session, Times, Turns},
     store::Store,
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
 /// One process.
 pub struct Process {
     pub hub: Arc<Hub>,
-    pub turns: Arc<Semaphore>,
+    pub turns: Arc<Turns>,
 }
 
 pub struct Client {
@@ -80,7 +80,7 @@ impl Client {
         let (plan, hub) = (Arc::clone(&self.plan), Arc::clone(&process.hub));
         let mut session = Session::new(plan, store, Arc::clone(&hub), Format::Sse, start);
         if self.store.knobs.in_turn {
-            session.scans_in_turn(Arc::clone(&process.turns));
+            session.scans_in_turn(Arc::clone(&process.turns), None);
         }
         let outgoing = Outgoing::new(session, times(), Vec::new(), CutOff::default());
         let carrier = Carrier::new(hub, outgoing, self.store.knobs.crowd);

@@ -8,11 +8,11 @@ use std::{
 
 use fhirtail::{
     live::{Hub, HubOptions},
+    session::Turns,
     store::{Store, StoreError},
 };
 use tokio::{
     runtime::Builder,
-    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -142,5 +142,5 @@ async fn start(store: &Arc<SimStore>) -> Result<(Process, CancellationToken), Wr
     let served: Arc<dyn Store> = Arc::new(Served(Arc::clone(store)));
     let hub = Hub::start(served, options, TaskTracker::new(), stop.clone()).await;
     let hub = hub.map_err(|e: StoreError| e.to_string())?;
-    Ok((Process { hub, turns: Arc::new(Semaphore::new(1)) }, stop))
+    Ok((Process { hub, turns: Turns::new(1) }, stop))
 }

@@ -253,7 +253,7 @@ fn step(dice: &mut Dice, weights: &[u64], clients: usize) -> Step {
         9 => Step::Take {
             client,
             events: 1 + dice.below(12),
-            patience: [0, 1, 100, 6_000][dice.below(4)],
+            patience: [0, 1, 100, 6_000, 45_000][dice.below(5)],
         },
         10 => Step::Save(client),
         11 => Step::Restore(client),
