@@ -101,3 +101,39 @@ async fn in_turn<'t, S: Stream>(
         .await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_piece_is_made_in_a_turn_and_waited_for_in_none() {
+        let turns = Semaphore::new(1);
+        let (tell, mut told) = mpsc::channel(1);
+        let pieces = async_stream::stream! {
+            while let Some(piece) = told.recv().await {
+                yield piece;
+            }
+        };
+        pin!(pieces);
+        {
+            let next = in_turn(pieces.as_mut(), &turns);
+            pin!(next);
+            assert!(next.as_mut().now_or_never().is_none());
+            assert_eq!(turns.available_permits(), 1, "there is none to be made");
+            let others = turns.try_acquire().expect("a turn");
+            tell.send("piece").await.expect("somebody waits");
+            assert!(next.as_mut().now_or_never().is_none(), "it is not its turn");
+            drop(others);
+            let (piece, turn) = next.await;
+            assert_eq!((piece, turns.available_permits()), (Some("piece"), 0));
+            drop(turn);
+        }
+        drop(tell);
+        let (end, _) = in_turn(pieces, &turns).await;
+        assert_eq!(end, None);
+    }
+}

@@ -6,7 +6,7 @@
 use bytes::BytesMut;
 use tokio::time::Instant;
 
-use super::{Session, Stage, write::put_change};
+use super::{Session, Stage, out::Out, write::put_change};
 use crate::{
     filter::{Filter, Verdict},
     frame::Format,
@@ -114,7 +114,7 @@ impl Session {
         let at = follow.position();
         self.stage = Stage::End;
         // Its buffer would be kept for nothing.
-        self.out = BytesMut::new();
+        self.out = Out::default();
         Some(at)
     }
 

@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -31,12 +31,15 @@ use crate::{
 mod level;
 mod live;
 mod open;
+mod out;
 mod outgoing;
 mod replay;
 mod scan;
 mod snapshot;
 mod turns;
 mod write;
+
+use out::Out;
 
 pub use level::{Spoken, Voice};
 pub use open::{CutOff, OpenStream, Phase, Place, count_sent};
@@ -69,7 +72,7 @@ pub struct Session {
     /// The members of the plan's group, as of the snapshot or position that the stream is at.
     members: Option<Members>,
     stage: Stage,
-    out: BytesMut,
+    out: Out,
     /// How many events stand in `out`.
     events: u64,
     /// The position that the client was last given, and when.
@@ -130,7 +133,7 @@ impl Session {
             format,
             members: None,
             stage: Stage::Begin,
-            out: BytesMut::new(),
+            out: Out::default(),
             events: 0,
             told: None,
             told_at: Instant::now(),
@@ -178,9 +181,9 @@ impl Session {
         matches!(self.stage, Stage::End) && self.out.is_empty()
     }
 
-    /// What there is to write: how many events, and their bytes.
+    /// What there is to write next: how many events, and bytes. Nothing, once all is taken.
     pub fn take_out(&mut self) -> (u64, Bytes) {
-        (std::mem::take(&mut self.events), self.out.split().freeze())
+        (std::mem::take(&mut self.events), self.out.take())
     }
 
     /// What it is doing.

@@ -128,7 +128,7 @@ impl Outgoing {
                     }
                 };
                 self.open.enters(self.session.phase());
-                if let Some(chunk) = self.take_chunk() {
+                while let Some(chunk) = self.take_chunk() {
                     self.session.rest();
                     yield Ok(Piece::Chunk(chunk));
                     silence.as_mut().reset(Instant::now() + times.keep_alive);

@@ -55,7 +55,7 @@ impl Session {
     fn write_part(&mut self, log: LogPosition, part: &Part<'_>) -> Option<ScanKey> {
         let opening = Format::opening(part.ty, &self.stem(log, part.type_index).to_string());
         let restricted = self.plan.is_restricted();
-        self.out.reserve(CHUNK_BYTES + CHUNK_BYTES / 4);
+        self.out.buffer().reserve(CHUNK_BYTES + CHUNK_BYTES / 4);
         let mut last = None;
         for index in part.range.clone() {
             let Some(key) = part.batch.key(index) else { continue };
@@ -66,7 +66,7 @@ impl Session {
                 }
             }
             let id = |out: &mut BytesMut| write_key(out, key);
-            self.format.scanned(&mut self.out, &opening, id, part.batch.line(index));
+            self.format.scanned(self.out.buffer(), &opening, id, part.batch.line(index));
             self.events += 1;
             last = Some(key);
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::{Ended, Session, Stage};
@@ -29,15 +29,25 @@ pub(super) fn put_change(
     entry: &Entry,
     gone: bool,
 ) {
-    let plain = position.scan.is_none() && position.members.is_none();
-    match &entry.change.kind {
-        ChangeKind::Upsert { ty, id: resource, .. } if gone => {
+    match (&entry.change.kind, shared_frame(format, position, entry, gone)) {
+        (_, Some(frame)) => out.extend_from_slice(frame),
+        (ChangeKind::Upsert { ty, id: resource, .. }, _) if gone => {
             format.deleted(out, *ty, resource, &position.to_string());
         }
-        // Written once for all streams.
-        _ if plain && format == Format::Sse => out.extend_from_slice(entry.frame(position.epoch)),
         _ => entry.write(format, out, &position.to_string()),
     }
+}
+
+/// The frame that is written once for all streams, where this is one of them.
+fn shared_frame<'e>(
+    format: Format,
+    position: &Position,
+    entry: &'e Entry,
+    gone: bool,
+) -> Option<&'e Bytes> {
+    let plain = position.scan.is_none() && position.members.is_none();
+    let as_it_is = !gone || !matches!(entry.change.kind, ChangeKind::Upsert { .. });
+    (plain && as_it_is && format == Format::Sse).then(|| entry.frame(position.epoch))
 }
 
 impl Session {
@@ -55,8 +65,11 @@ impl Session {
         }
         self.tell(entry.change.position, scan);
         self.events += 1;
-        if let Some(position) = &self.told {
-            put_change(&mut self.out, self.format, position, entry, verdict == Verdict::Gone);
+        let Some(position) = &self.told else { return Ok(true) };
+        let gone = verdict == Verdict::Gone;
+        match shared_frame(self.format, position, entry, gone) {
+            Some(frame) => self.out.share(frame),
+            None => put_change(self.out.buffer(), self.format, position, entry, gone),
         }
         Ok(true)
     }
@@ -64,7 +77,7 @@ impl Session {
     pub(super) fn write_control(&mut self, control: Control, data: &[u8], log: LogPosition) {
         let id = self.tell(log, None).to_string();
         self.events += 1;
-        self.format.control(&mut self.out, control, &id, data);
+        self.format.control(self.out.buffer(), control, &id, data);
     }
 
     /// Moves a client's position that has stood still for a while, without an event.
@@ -73,7 +86,7 @@ impl Session {
         let moved = |told: &Position| told.log != log || told.scan != scan;
         if due && self.told.as_ref().is_none_or(moved) {
             let id = self.tell(log, scan).to_string();
-            self.format.checkpoint(&mut self.out, &id);
+            self.format.checkpoint(self.out.buffer(), &id);
         }
     }
 
@@ -89,7 +102,7 @@ impl Session {
         metrics::counter!("fhirtail_resets_total").increment(1);
         let text = format!("{why}. Drop your copy: the history starts again.");
         let data = outcome::error(IssueType::Incomplete, &text, &["Last-Event-ID".to_owned()]);
-        self.format.control(&mut self.out, Control::Reset, "", &data);
+        self.format.control(self.out.buffer(), Control::Reset, "", &data);
         self.told = None;
         self.told_at = Instant::now();
         self.caught_up = false;
