@@ -19,7 +19,7 @@ pub(crate) async fn measure(lab: &Lab, table: &mut Table) -> Result<()> {
     eprintln!("burst: {events} changes to {streams} streams");
     let database = lab.database().await?;
     let server = lab.serve(&database, &[]).await?;
-    let (mut crowd, _) = fanout::gather(&server, streams).await?;
+    let (mut crowd, _) = fanout::gather(&server, streams, false).await?;
     let meter = Meter::start(server.pid)?;
     write::burst(&observations(&database), 0, events, BATCH).await?;
     let report = crowd.changes(events).await?;

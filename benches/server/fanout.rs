@@ -18,7 +18,7 @@ pub(crate) async fn measure(lab: &Lab, table: &mut Table) -> Result<()> {
     for streams in lab.sizes.streams.clone() {
         let rate = lab.sizes.rate;
         eprintln!("fan-out: {streams} streams, {rate} events/s");
-        let (ours, events) = ours(lab, table, streams).await?;
+        let (ours, events) = ours(lab, table, streams, false).await?;
         let load = Load { streams, events, rate: Some(rate) };
         let floor = peers::floor(table, load).await?;
         let nchan = peers::nchan(lab, table, load).await?;
@@ -29,10 +29,15 @@ pub(crate) async fn measure(lab: &Lab, table: &mut Table) -> Result<()> {
 }
 
 /// What the server's streams cost, and how many events there were.
-async fn ours(lab: &Lab, table: &mut Table, streams: usize) -> Result<(Cost, u32)> {
+pub(crate) async fn ours(
+    lab: &Lab,
+    table: &mut Table,
+    streams: usize,
+    gzip: bool,
+) -> Result<(Cost, u32)> {
     let database = lab.database().await?;
     let server = lab.serve(&database, &[]).await?;
-    let (mut crowd, idle_kb) = gather(&server, streams).await?;
+    let (mut crowd, idle_kb) = gather(&server, streams, gzip).await?;
     let meter = Meter::start(server.pid)?;
     let helpers = Meter::start(crowd.pid())?;
     let time = Duration::from_secs(lab.sizes.seconds);
@@ -44,16 +49,26 @@ async fn ours(lab: &Lab, table: &mut Table, streams: usize) -> Result<(Cost, u32
     let times = crowd.times(&written.delays).await?;
     drop((crowd, server));
     database.drop().await?;
-    Ok((Cost { each_us, at_once: report.at_once(), times, idle_kb }, written.next))
+    Ok((
+        Cost {
+            each_us,
+            bytes_each: report.bytes_each(),
+            at_once: report.at_once(),
+            times,
+            idle_kb,
+        },
+        written.next,
+    ))
 }
 
 /// Streams that have caught up and rest, and what each takes of the server's memory, in KB.
-pub(crate) async fn gather(server: &Server, streams: usize) -> Result<(Crowd, f64)> {
+pub(crate) async fn gather(server: &Server, streams: usize, gzip: bool) -> Result<(Crowd, f64)> {
+    let spec = |streams| Spec { gzip, ..Spec::of(server.address, streams) };
     // What the first streams of a process take for good is not what each takes.
-    drop(Crowd::gather(&Spec::of(server.address, streams.min(10))).await?);
+    drop(Crowd::gather(&spec(streams.min(10))).await?);
     tokio::time::sleep(REST).await;
     let before = proc::rss(server.pid)?;
-    let crowd = Crowd::gather(&Spec::of(server.address, streams)).await?;
+    let crowd = Crowd::gather(&spec(streams)).await?;
     tokio::time::sleep(REST).await;
     Ok((crowd, (proc::rss(server.pid)? - before) / streams as f64))
 }

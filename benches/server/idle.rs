@@ -15,7 +15,7 @@ pub(crate) async fn measure(lab: &Lab, table: &mut Table) -> Result<()> {
         eprintln!("idle: {streams} streams");
         let database = lab.database().await?;
         let server = lab.serve(&database, &[]).await?;
-        let (mut crowd, idle_kb) = fanout::gather(&server, streams).await?;
+        let (mut crowd, idle_kb) = fanout::gather(&server, streams, false).await?;
         let meter = Meter::start(server.pid)?;
         tokio::time::sleep(Duration::from_secs(lab.sizes.seconds)).await;
         let per_second = meter.per_second()?;

@@ -20,6 +20,7 @@ mod crowd;
 mod cursor;
 mod fanout;
 mod floor;
+mod gzip;
 mod history;
 mod idle;
 mod lab;
@@ -67,6 +68,7 @@ enum Measurement {
     Fanout,
     Burst,
     Idle,
+    Gzip,
     Mongod,
     Storm,
     Stalled,
@@ -102,6 +104,9 @@ pub(crate) struct Sizes {
     /// idle: streams, of one run after the other
     #[arg(long, value_delimiter = ',', default_value = "5000,15000")]
     idle_streams: Vec<usize>,
+    /// gzip: streams
+    #[arg(long, default_value_t = 1_000)]
+    gzip_streams: usize,
     /// mongod: streams that are compared with one
     #[arg(long, default_value_t = 5_000)]
     mongod_streams: usize,
@@ -132,7 +137,7 @@ pub(crate) struct Sizes {
 }
 
 /// What `--quick` makes of the sizes that are not given.
-const QUICK: [(&str, &str); 12] = [
+const QUICK: [(&str, &str); 13] = [
     ("documents", "20000"),
     ("slow_seconds", "3"),
     ("streams", "200,1000"),
@@ -140,6 +145,7 @@ const QUICK: [(&str, &str); 12] = [
     ("burst_changes", "2000"),
     ("burst_streams", "100"),
     ("idle_streams", "500"),
+    ("gzip_streams", "200"),
     ("mongod_streams", "500"),
     ("storm_streams", "300"),
     ("storm_changes", "3000"),
@@ -214,6 +220,7 @@ async fn run(what: Measurement, lab: &Lab, table: &mut Table) -> Result<()> {
         Measurement::History => history::measure(lab, table).await,
         Measurement::Fanout => fanout::measure(lab, table).await,
         Measurement::Burst => burst::measure(lab, table).await,
+        Measurement::Gzip => gzip::measure(lab, table).await,
         Measurement::Idle => idle::measure(lab, table).await,
         Measurement::Mongod => upstream::measure(lab, table).await,
         Measurement::Storm => storm::measure(lab, table).await,

@@ -31,6 +31,8 @@ pub(crate) struct Load {
 pub(crate) struct Cost {
     /// CPU microseconds per delivered event.
     pub(crate) each_us: f64,
+    /// Bytes that clients read, per event.
+    pub(crate) bytes_each: f64,
     /// Events that a client found at each read.
     pub(crate) at_once: f64,
     pub(crate) times: Times,
@@ -49,7 +51,13 @@ pub(crate) async fn floor(table: &mut Table, load: Load) -> Result<Cost> {
     let report = crowd.changes(load.events).await?;
     table.check_order("the floor", &report);
     let each_us = meter.each(report.changes)?;
-    Ok(Cost { each_us, at_once: report.at_once(), times: crowd.times(&[]).await?, idle_kb })
+    Ok(Cost {
+        each_us,
+        bytes_each: report.bytes_each(),
+        at_once: report.at_once(),
+        times: crowd.times(&[]).await?,
+        idle_kb,
+    })
 }
 
 /// `None`: it is not installed.
@@ -71,7 +79,13 @@ pub(crate) async fn nchan(lab: &Lab, table: &mut Table, load: Load) -> Result<Op
     table.check("nchan", &report);
     let each_us = meter.each(report.changes)?;
     let times = crowd.times(&[]).await?;
-    Ok(Some(Cost { each_us, at_once: report.at_once(), times, idle_kb }))
+    Ok(Some(Cost {
+        each_us,
+        bytes_each: report.bytes_each(),
+        at_once: report.at_once(),
+        times,
+        idle_kb,
+    }))
 }
 
 async fn publish(nchan: &Nchan, load: Load) -> Result<()> {

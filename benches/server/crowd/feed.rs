@@ -1,6 +1,8 @@
 //! The bytes of an answer → its events: HTTP/1.1 head, chunks where it is chunked, lines, events.
 
-use std::io::BufRead;
+use std::io::{BufRead, Write};
+
+use flate2::write::GzDecoder;
 
 use crate::seed::{self, MARK};
 
@@ -45,6 +47,8 @@ pub(super) struct Feed {
     /// The head, or a line, that is not whole yet.
     part: Vec<u8>,
     event: Event,
+    /// Of a body in gzip, what is not text yet.
+    gzip: Option<GzDecoder<Vec<u8>>>,
 }
 
 impl Feed {
@@ -73,7 +77,7 @@ impl Feed {
                     1
                 }
                 Place::Plain => {
-                    self.text(bytes, found);
+                    self.body(bytes, found)?;
                     bytes.len()
                 }
                 Place::ChunkSize(size) => {
@@ -82,7 +86,7 @@ impl Feed {
                 }
                 Place::Chunk(left) => {
                     let here = left.min(bytes.len());
-                    self.text(&bytes[..here], found);
+                    self.body(&bytes[..here], found)?;
                     let left = left - here;
                     self.place = if left == 0 { Place::ChunkEnd(2) } else { Place::Chunk(left) };
                     here
@@ -109,6 +113,8 @@ impl Feed {
         }
         let chunked = lower.contains("transfer-encoding: chunked");
         self.place = if chunked { Place::ChunkSize(0) } else { Place::Plain };
+        let gzip = lower.contains("content-encoding: gzip");
+        self.gzip = gzip.then(|| GzDecoder::new(Vec::new()));
         self.part.clear();
         Ok(())
     }
@@ -121,6 +127,17 @@ impl Feed {
             (b'\n', _) => Place::Chunk(size),
             _ => return Err(format!("no size of a chunk: {byte}")),
         };
+        Ok(())
+    }
+
+    fn body(&mut self, bytes: &[u8], found: &mut impl FnMut(Found<'_>)) -> Result<(), String> {
+        let Some(gzip) = &mut self.gzip else {
+            self.text(bytes, found);
+            return Ok(());
+        };
+        gzip.write_all(bytes).and_then(|()| gzip.flush()).map_err(|e| e.to_string())?;
+        let text = std::mem::take(gzip.get_mut());
+        self.text(&text, found);
         Ok(())
     }
 

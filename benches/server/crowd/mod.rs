@@ -39,6 +39,8 @@ pub(crate) struct Spec {
     pub(crate) stall: bool,
     /// The time that each change takes is kept.
     pub(crate) timed: bool,
+    /// Its streams are asked for in gzip.
+    pub(crate) gzip: bool,
 }
 
 impl Spec {
@@ -55,6 +57,7 @@ impl Spec {
             log: None,
             stall: false,
             timed: true,
+            gzip: false,
         }
     }
 
@@ -116,6 +119,11 @@ impl Report {
     /// at once.
     pub(crate) fn at_once(&self) -> f64 {
         self.changes as f64 / self.reads as f64
+    }
+
+    /// Bytes that were read for each change.
+    pub(crate) fn bytes_each(&self) -> f64 {
+        self.bytes as f64 / self.changes as f64
     }
 }
 

@@ -111,9 +111,11 @@ async fn hold(
 ) -> Result<()> {
     let mut socket = connect(&crowd.spec, index).await?;
     let resume = id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
-    let Spec { path, address, .. } = &crowd.spec;
+    let Spec { path, address, gzip, .. } = &crowd.spec;
+    let coding = if *gzip { "Accept-Encoding: gzip\r\n" } else { "" };
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n{resume}\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\
+         {coding}{resume}\r\n"
     );
     socket.write_all(request.as_bytes()).await?;
     let mut feed = Feed::default();
