@@ -1,0 +1,30 @@
+//! Search as R4 has it: a query becomes one decision on a stored resource. Pure.
+//!
+//! In the order of the data's way: `table` knows the parameters and where their values are;
+//! `query` reads a query, `split` takes its values apart, and `test` makes each a test of
+//! its kind (`token`, `text`, `date`, `number`, `uri`, `reference`); `walk` goes once over a
+//! resource and puts each value to its test. The decision reads the resource and the query,
+//! nothing else: no clock, no other resource. So history and live agree on what is found.
+
+mod date;
+mod decimal;
+mod element;
+mod fold;
+mod interval;
+mod number;
+mod options;
+mod prefix;
+mod query;
+mod reference;
+mod split;
+mod table;
+mod test;
+#[cfg(test)]
+mod tests;
+mod text;
+mod token;
+mod uri;
+mod walk;
+
+pub use options::{Options, SortBy, SortKey, Summary};
+pub use query::{Context, Search};
