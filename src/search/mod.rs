@@ -5,7 +5,9 @@
 //! its kind (`token`, `text`, `date`, `number`, `uri`, `reference`); `walk` goes once over a
 //! resource and puts each value to its test. The decision reads the resource and the query,
 //! nothing else: no clock, no other resource. So history and live agree on what is found.
+//! `answer` writes what is found, `subset` the part of it that was asked for.
 
+mod answer;
 mod date;
 mod decimal;
 mod element;
@@ -17,6 +19,7 @@ mod prefix;
 mod query;
 mod reference;
 mod split;
+mod subset;
 mod table;
 mod test;
 #[cfg(test)]
@@ -26,5 +29,8 @@ mod token;
 mod uri;
 mod walk;
 
+pub use answer::{Answer, Shape};
 pub use options::{Options, SortBy, SortKey, Summary};
 pub use query::{Context, Search};
+pub use subset::Subset;
+pub use table::parameters;

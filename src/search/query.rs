@@ -55,6 +55,7 @@ impl Search {
         context: Context<'_>,
     ) -> Result<Self, ApiError> {
         check_size(pairs)?;
+        check_text(pairs)?;
         let conditions = Conditions::default();
         let mut search = Self { ty, options: Options::default(), ignored: Vec::new(), conditions };
         for (name, value) in pairs {
@@ -158,6 +159,19 @@ fn check_size(pairs: &[(String, String)]) -> Result<(), ApiError> {
         return Err(too_long(text));
     }
     Ok(())
+}
+
+/// What is no UTF-8 has been decoded to replacement characters, which nothing is searched by.
+fn check_text(pairs: &[(String, String)]) -> Result<(), ApiError> {
+    let is_broken = |(name, value): &&(String, String)| {
+        [name, value].iter().any(|text| text.contains(char::REPLACEMENT_CHARACTER))
+    };
+    match pairs.iter().find(is_broken) {
+        Some((name, _)) => {
+            Err(wrong(name, "is not UTF-8 throughout. Send it so, each byte as %xx"))
+        }
+        None => Ok(()),
+    }
 }
 
 fn unknown(ty: ResourceType, name: &str) -> ApiError {

@@ -114,6 +114,14 @@ pub(super) fn find(ty: ResourceType, name: &str) -> Option<Entry> {
     }
 }
 
+/// The name and the kind of each parameter that a type can be searched by.
+pub fn parameters(ty: ResourceType) -> impl Iterator<Item = (&'static str, &'static str)> {
+    names(ty).filter_map(move |name| match find(ty, name)? {
+        Entry::Served(parameter) => Some((name, parameter.kind.name())),
+        Entry::Refused(_) => None,
+    })
+}
+
 /// The names of all parameters that a type can be searched by.
 pub(super) fn names(ty: ResourceType) -> impl Iterator<Item = &'static str> {
     let served = |row: &(&(&str, &'static str), &&str)| !row.1.starts_with('!');
