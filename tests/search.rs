@@ -1,5 +1,12 @@
 //! Search: what is found is what a plain evaluation of its own (`tests/tools/search.py`) finds.
-#![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that meets the unexpected fails"
+)]
+
+mod support;
 
 use std::{
     collections::HashMap,
@@ -15,6 +22,7 @@ use fhirtail::{
 };
 use serde::Deserialize;
 use serde_json::Value;
+use support::{App, Bench, client, writes};
 
 /// A search, and the lines of the file that it is to find.
 #[derive(Deserialize)]
@@ -129,6 +137,63 @@ fn some(resources: Vec<Line>, most: usize) -> Vec<Line> {
 #[test]
 fn of_the_hl7_examples_is_found_what_is_to_be_found() {
     assert!(agree(&some(resources(&package(), false), 60)) > 8_000);
+}
+
+/// A query, each byte that may mean something written as `%` and its number.
+fn encoded(query: &[(String, String)]) -> String {
+    let encode = |text: &str| -> String {
+        let byte = |byte: u8| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        };
+        text.bytes().map(byte).collect()
+    };
+    let pair = |(name, value): &(String, String)| format!("{}={}", encode(name), encode(value));
+    query.iter().map(pair).collect::<Vec<_>>().join("&")
+}
+
+/// Puts the resources into a store, and asks its server for what is judged.
+async fn is_found_in(bench: Bench) {
+    let mut resources = some(resources(&package(), false), 40);
+    // One is larger than a document of MongoDB may be.
+    resources.retain(|(_, line)| line.len() < 8 << 20);
+    for some in resources.chunks(50) {
+        let values: Vec<Value> =
+            some.iter().map(|(_, line)| serde_json::from_str(line).expect("JSON")).collect();
+        writes::commit(&*bench.store, values.iter().map(writes::put).collect()).await;
+    }
+    let app = App::start(bench.store.clone()).await;
+    let exported = client().get(app.url("/fhir/$export")).send().await.expect("an answer");
+    let exported = exported.text().await.expect("lines");
+    let stored: Vec<Line> = exported
+        .lines()
+        .map(|line| (Resource::parse(line.as_bytes()).expect("a resource").ty(), line.to_owned()))
+        .collect();
+    assert!(stored.len() > 900, "{} are stored", stored.len());
+    let mut asked = 0;
+    for Judged { ty, query, found } in judged(&stored).into_iter().step_by(13) {
+        let request = client().get(app.url(&format!("/fhir/{ty}?{}", encoded(&query))));
+        let lines = request.header("Accept", "application/fhir+ndjson").send().await;
+        let lines = lines.expect("an answer").text().await.expect("lines");
+        let mut expected: Vec<_> = found.iter().map(|number| &*stored[*number].1).collect();
+        let mut given: Vec<_> = lines.lines().collect();
+        expected.sort_unstable();
+        given.sort_unstable();
+        assert!(given == expected, "{ty}?{query:?}: {} not {}", given.len(), expected.len());
+        asked += 1;
+    }
+    assert!(asked > 500, "{asked} were asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded_finds_what_is_to_be_found() {
+    is_found_in(support::embedded()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_finds_what_is_to_be_found() {
+    let Some(bench) = support::mongo().await else { return };
+    is_found_in(bench).await;
 }
 
 /// `FHIRTAIL_SEARCH_DATA` may name a folder of Bundles.

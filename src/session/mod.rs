@@ -42,7 +42,7 @@ mod write;
 
 pub use level::{Spoken, Voice};
 pub use open::{CutOff, OpenStream, Phase, Place, count_sent};
-pub use outgoing::{Outgoing, Piece, Times, millis, spread};
+pub use outgoing::{Outgoing, Piece, Times, drained, millis, spread};
 pub(crate) use write::CHECKPOINT_AFTER;
 
 /// How many bytes are written at once, about.

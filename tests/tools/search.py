@@ -556,6 +556,7 @@ def queries_of(dice, parameter, name, typed):
         if isinstance(value, str):
             if re.match(r"[A-Za-z][\w+.-]*:.", value):
                 yield name, escaped(value)
+                yield name, escaped(value.split("|")[0])
         elif "reference" in value:
             text = value["reference"].split("/_history/")[0]
             ty, _, key = text.partition("/")
