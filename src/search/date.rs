@@ -1,11 +1,7 @@
 //! Dates: the stretch of time that a value may mean.
 
-use super::{
-    element::{any_of, members, text},
-    interval::Interval,
-    prefix::Prefix,
-    table::Data,
-};
+use super::{interval::Interval, prefix::Prefix, table::Data};
+use crate::fhir::element::{any_of, members, text};
 
 /// A date to look for, and how values are to lie to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,15 +2,15 @@
 //!
 //! In the order of the data's way: `table` knows the parameters and where their values are;
 //! `query` reads a query, `split` takes its values apart, and `test` makes each a test of
-//! its kind (`token`, `text`, `date`, `number`, `uri`, `reference`); `walk` goes once over a
-//! resource and puts each value to its test. The decision reads the resource and the query,
+//! its kind (`token`, `text`, `date`, `number`, `uri`, `reference`); `conditions` walks a resource
+//! once and puts each value to its test. The decision reads the resource and the query,
 //! nothing else: no clock, no other resource. So history and live agree on what is found.
 //! `answer` writes what is found, `subset` the part of it that was asked for.
 
 mod answer;
+mod conditions;
 mod date;
 mod decimal;
-mod element;
 mod fold;
 mod interval;
 mod number;
@@ -27,7 +27,6 @@ mod tests;
 mod text;
 mod token;
 mod uri;
-mod walk;
 
 pub use answer::{Answer, Shape};
 pub use options::{Options, SortBy, SortKey, Summary};

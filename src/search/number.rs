@@ -7,11 +7,11 @@ use std::borrow::Cow;
 
 use super::{
     decimal::{Decimal, Given},
-    element::{members, text_of},
     prefix::Prefix,
     split,
     table::Data,
 };
+use crate::fhir::element::{members, text_of};
 
 /// A number to look for, and how values are to lie to it.
 #[derive(Debug, Clone, PartialEq, Eq)]

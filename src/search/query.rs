@@ -5,11 +5,11 @@ use std::fmt::Write;
 use axum::http::StatusCode;
 
 use super::{
+    conditions::Conditions,
     options::Options,
     split::alternatives,
     table::{self, Entry},
     test::{Refused, Test},
-    walk::Conditions,
 };
 use crate::{
     error::ApiError,

@@ -2,11 +2,8 @@
 
 use crate::fhir::{ResourceType, resource::is_id};
 
-use super::{
-    element::{members, text, text_of},
-    table::Data,
-    uri,
-};
+use super::{table::Data, uri};
+use crate::fhir::element::{members, text, text_of};
 
 /// A resource to look for.
 #[derive(Debug, Clone, PartialEq, Eq)]

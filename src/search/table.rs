@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use crate::fhir::ResourceType;
+use crate::fhir::{
+    ResourceType,
+    walk::{Only, Step},
+};
 
 /// See its head.
 const TABLE: &str = include_str!("parameters.txt");
@@ -54,20 +57,6 @@ pub(super) struct Path {
     /// Empty where the data type says it all.
     pub(super) steps: Vec<Step>,
     pub(super) data: Data,
-}
-
-/// A member to go into, and which of its items count.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Step {
-    pub(super) name: &'static str,
-    pub(super) only: Option<Only>,
-}
-
-/// Only what has this text at this path of members.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Only {
-    pub(super) path: &'static str,
-    pub(super) text: &'static str,
 }
 
 /// A data type of FHIR, as far as a comparison tells it from others.

@@ -2,11 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::{
-    element::{any_of, members, text},
-    fold::fold,
-    table::Data,
-};
+use super::{fold::fold, table::Data};
+use crate::fhir::element::{any_of, members, text};
 
 /// How much of a text is to be alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

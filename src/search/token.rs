@@ -5,12 +5,8 @@
 
 use std::borrow::Cow;
 
-use super::{
-    element::{any_of, members, text, text_of},
-    fold::fold,
-    split,
-    table::Data,
-};
+use super::{fold::fold, split, table::Data};
+use crate::fhir::element::{any_of, members, text, text_of};
 
 /// The systems that R4 has named for true and false.
 const BOOLEANS: [&str; 2] =

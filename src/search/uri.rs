@@ -1,6 +1,7 @@
 //! URIs: exactly as they are written, or what lies above or below in a URL's path.
 
-use super::{element::text, table::Data};
+use super::table::Data;
+use crate::fhir::element::text;
 
 /// Where a value may lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The text of a JSON string.
-pub(super) fn text(raw: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn text(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     match inner.contains('\\') {
         false => Some(Cow::Borrowed(inner)),
@@ -16,12 +16,12 @@ pub(super) fn text(raw: &str) -> Option<Cow<'_, str>> {
 }
 
 /// The text of a member that may be missing.
-pub(super) fn text_of(raw: Option<&str>) -> Option<Cow<'_, str>> {
+pub(crate) fn text_of(raw: Option<&str>) -> Option<Cow<'_, str>> {
     raw.and_then(text)
 }
 
 /// Whether any item of an array (or a value that is no array) passes; null never does.
-pub(super) fn any(raw: &str, mut passes: impl FnMut(&str) -> bool) -> bool {
+pub(crate) fn any(raw: &str, mut passes: impl FnMut(&str) -> bool) -> bool {
     any_item(raw, &mut passes)
 }
 
@@ -37,12 +37,12 @@ fn any_item(raw: &str, passes: &mut dyn FnMut(&str) -> bool) -> bool {
 }
 
 /// The same for a member that may be missing.
-pub(super) fn any_of(raw: Option<&str>, passes: impl FnMut(&str) -> bool) -> bool {
+pub(crate) fn any_of(raw: Option<&str>, passes: impl FnMut(&str) -> bool) -> bool {
     raw.is_some_and(|raw| any(raw, passes))
 }
 
 /// The members of these names, as text.
-pub(super) fn members<'t, const N: usize>(
+pub(crate) fn members<'t, const N: usize>(
     object: &'t str,
     names: [&str; N],
 ) -> [Option<&'t str>; N] {
