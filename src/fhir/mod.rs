@@ -2,10 +2,12 @@
 
 pub mod bundle;
 pub mod compartment;
+pub(crate) mod element;
 pub mod instant;
 pub mod links;
 pub mod outcome;
 pub mod resource;
 mod types;
+pub mod walk;
 
 pub use types::{ResourceType, TypeSet};

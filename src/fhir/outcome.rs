@@ -62,6 +62,12 @@ pub fn error(code: IssueType, diagnostics: &str, expression: &[String]) -> Bytes
     one("error", code, diagnostics, expression)
 }
 
+/// The same of severity `warning`, for what was left out.
+#[must_use]
+pub fn warning(diagnostics: &str) -> Bytes {
+    one("warning", IssueType::NotSupported, diagnostics, &[])
+}
+
 /// The same for something that went well.
 #[must_use]
 pub fn information(diagnostics: &str) -> Bytes {

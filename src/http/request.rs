@@ -174,7 +174,7 @@ fn takes_json(range: &str) -> bool {
     !refused && (matches!(name, "*/*" | "application/*") || is_json(name))
 }
 
-fn is_json(media_type: &str) -> bool {
+pub(super) fn is_json(media_type: &str) -> bool {
     ["application/fhir+json", "application/json", "json"]
         .iter()
         .any(|json| media_type.eq_ignore_ascii_case(json))
@@ -242,7 +242,7 @@ fn unsupported(why: String) -> ApiError {
     ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, IssueType::NotSupported, why)
 }
 
-async fn collect(body: Body, options: &HttpOptions) -> Result<Bytes, ApiError> {
+pub(super) async fn collect(body: Body, options: &HttpOptions) -> Result<Bytes, ApiError> {
     let (limit, deadline) = (options.body_limit, options.read_deadline);
     let mut frames = body.into_data_stream();
     let mut whole = Vec::new();
