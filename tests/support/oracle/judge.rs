@@ -50,6 +50,8 @@ pub struct Verdict {
     pub caught_up: usize,
     /// How many streams ended with word of a failure.
     pub broken_off: usize,
+    /// How often it was told to come again, and nothing else.
+    pub turned_away: usize,
     pub faults: Vec<Fault>,
 }
 
@@ -100,6 +102,8 @@ struct Judge<'j> {
     owed: BTreeMap<String, usize>,
     caught_up: bool,
     written: u64,
+    /// It has heard nothing yet since it connected.
+    begins: bool,
 }
 
 /// Right behind a place.
@@ -122,6 +126,7 @@ impl<'j> Judge<'j> {
             owed: BTreeMap::new(),
             caught_up: false,
             written: 0,
+            begins: false,
         }
     }
 
@@ -135,6 +140,7 @@ impl<'j> Judge<'j> {
 
     fn connected(&mut self, from: Option<&str>, written: u64) {
         self.verdict.connections += 1;
+        self.begins = true;
         if from != self.last_id.as_deref() {
             self.fault(
                 Kind::Untrue,
@@ -159,9 +165,13 @@ impl<'j> Judge<'j> {
 
     fn event(&mut self, event: &Event) {
         self.verdict.events += 1;
+        let begins = std::mem::take(&mut self.begins);
         if event.event == "OperationOutcome" {
             // Why a stream ends: it changes nothing, and has no id.
-            self.verdict.broken_off += 1;
+            match begins {
+                true => self.verdict.turned_away += 1,
+                false => self.verdict.broken_off += 1,
+            }
             return;
         }
         self.last_id = Some(event.id.clone()).filter(|id| !id.is_empty());
@@ -191,6 +201,7 @@ impl<'j> Judge<'j> {
 
     fn checkpoint(&mut self, id: &str) {
         self.last_id = Some(id.to_owned());
+        self.begins = false;
         match Place::of(id) {
             Some(place) if place.scans => {}
             Some(place) => self.moved_to(place),
