@@ -125,7 +125,7 @@ impl Reader {
 
     /// Reads a stream for a while; `true`: to its end.
     async fn read(&mut self, mut stream: EventStream) -> bool {
-        let (events, time) = (1 + self.dice.roll(400), 50 + self.dice.roll(1_500));
+        let (events, time) = (1 + self.dice.roll(self.shared.patience), 50 + self.dice.roll(1_500));
         let end = Instant::now() + Duration::from_millis(time);
         let mut caught_up = false;
         for n in 0.. {

@@ -36,12 +36,20 @@ pub(crate) struct Mongo {
     pub(crate) db: Database,
     uri: String,
     since: Timestamp,
+    _set: Option<ReplicaSet>,
 }
 
 impl Mongo {
     /// A database in the replica set that these tests share. `None`: skipped.
     pub(crate) async fn shared() -> Option<Self> {
         Some(Self::in_set(shared().await?, &fresh_database()).await)
+    }
+
+    /// A database in a replica set of its own, whose node gets these arguments. `None`: skipped.
+    pub(crate) async fn alone(arguments: &[&str]) -> Option<Self> {
+        let set = ReplicaSet::start(1, arguments).await?;
+        let mongo = Self::in_set(&set, "fhir").await;
+        Some(Self { _set: Some(set), ..mongo })
     }
 
     async fn in_set(set: &ReplicaSet, name: &str) -> Self {
@@ -58,7 +66,7 @@ impl Mongo {
         db.create_collection("Patient").await.expect("a collection");
         // The servers find out by their own means how the nodes are.
         let uri = set.uri(name).replace("&heartbeatFrequencyMS=500", "");
-        Self { client, db, uri, since }
+        Self { client, db, uri, since, _set: None }
     }
 }
 

@@ -47,6 +47,7 @@ pub(crate) enum Resets {
 pub(crate) struct Cast {
     pub(crate) servers: usize,
     pub(crate) arguments: &'static [&'static str],
+    pub(crate) environment: &'static [(&'static str, &'static str)],
     pub(crate) writers: u64,
     /// How long a text is that each resource holds.
     pub(crate) padding: usize,
@@ -54,8 +55,14 @@ pub(crate) struct Cast {
 }
 
 impl Cast {
-    pub(crate) const USUAL: Self =
-        Self { servers: 1, arguments: &[], writers: 3, padding: 400, resets: Resets::Never };
+    pub(crate) const USUAL: Self = Self {
+        servers: 1,
+        arguments: &[],
+        environment: &[],
+        writers: 3,
+        padding: 400,
+        resets: Resets::Never,
+    };
 }
 
 pub(crate) struct Lab<G = Set> {
@@ -66,18 +73,18 @@ pub(crate) struct Lab<G = Set> {
     balancer: Mutex<Option<Proxy>>,
     /// Where servers panicked that are no more.
     defects: Mutex<Vec<String>>,
-    arguments: &'static [&'static str],
+    cast: Cast,
 }
 
 impl<G: Ground> Lab<G> {
     fn new(ground: G, cast: Cast) -> Self {
         let lab = Self {
-            shared: Arc::new(Shared::new(ground.sink(), cast.padding)),
+            shared: Arc::new(Shared::new(ground.sink(), cast.padding, cast.writers)),
             ground,
             servers: Mutex::default(),
             balancer: Mutex::default(),
             defects: Mutex::default(),
-            arguments: cast.arguments,
+            cast,
         };
         (0..cast.servers).for_each(|_| lab.start_server());
         lab
@@ -89,7 +96,9 @@ impl<G: Ground> Lab<G> {
 
     pub(crate) fn start_server(&self) {
         let store = self.ground.store();
-        let server = tokio::task::block_in_place(|| Process::serve(&store, self.arguments));
+        let Cast { environment, arguments, .. } = self.cast;
+        let serve = || Process::serve_in(environment, &store, arguments);
+        let server = tokio::task::block_in_place(serve);
         self.servers().push(server);
         self.publish();
     }

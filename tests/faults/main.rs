@@ -12,6 +12,7 @@ mod lab;
 mod own;
 mod report;
 mod shared;
+mod soak;
 #[path = "../support/mod.rs"]
 mod support;
 mod writers;

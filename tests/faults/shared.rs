@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) sink: Sink,
     /// How long a text is that each resource holds.
     pub(crate) padding: usize,
+    /// After how many events, at most, a client cuts its stream: the more is written, the more.
+    pub(crate) patience: u64,
     /// Where the servers are at the moment.
     pub(crate) urls: Mutex<Vec<String>>,
     /// What was acknowledged: `Type/id`, and the resource; `None`, a deletion.
@@ -43,10 +45,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(sink: Sink, padding: usize) -> Self {
+    pub(crate) fn new(sink: Sink, padding: usize, writers: u64) -> Self {
         Self {
             sink,
             padding,
+            patience: 130 * writers,
             urls: Mutex::default(),
             acknowledged: Mutex::default(),
             refused: AtomicUsize::new(0),

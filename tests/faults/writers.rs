@@ -1,6 +1,5 @@
 //! Writers that write again what was not acknowledged: to MongoDB, knowing nothing of this
-//! server, or through it. Each has keys of its own, so that what is written twice is written
-//! once.
+//! server, or through it. Each has keys of its own.
 
 use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -45,7 +44,7 @@ pub(crate) async fn write(shared: Arc<Shared>, writer: u64) {
     let mut documents = BTreeMap::new();
     while !shared.enough.load(SeqCst) {
         let count = [1, 1, 1, 3][dice.below(4)];
-        let stamp = format!("{}/{count}", stamp());
+        let stamp = text(count);
         let mut writes: Vec<Write> = Vec::new();
         for n in 0..count {
             let ty = crate::lab::TYPES[dice.below(2)];
@@ -59,8 +58,7 @@ pub(crate) async fn write(shared: Arc<Shared>, writer: u64) {
                 _ => Write::Put(document(&shared, ty, &id, &stamp)),
             });
         }
-        commit(&shared, &writes).await;
-        for write in writes {
+        for write in commit(&shared, writes).await {
             let (url, document) = write.outcome();
             match document {
                 Some(document) => documents.insert(url, document),
@@ -86,6 +84,12 @@ impl Write {
         Self::Set(document)
     }
 
+    fn restamp(&mut self, stamp: &str) {
+        if let Self::Put(document) | Self::Set(document) = self {
+            document.insert("language", stamp);
+        }
+    }
+
     fn outcome(&self) -> (String, Option<Document>) {
         match self {
             Self::Put(document) | Self::Set(document) => {
@@ -102,18 +106,28 @@ fn majority() -> WriteConcern {
     WriteConcern::builder().w(Acknowledgment::Majority).build()
 }
 
-/// Commits them as one, again and again until that is acknowledged.
-async fn commit(shared: &Shared, writes: &[Write]) {
+/// A text that no other transaction holds; it ends with how many resources this one writes.
+fn text(count: usize) -> String {
+    format!("{}/{count}", stamp())
+}
+
+/// Commits them as one, again and again until that is acknowledged; what was, then.
+async fn commit(shared: &Shared, mut writes: Vec<Write>) -> Vec<Write> {
     loop {
         let kept = match &shared.sink {
-            Sink::Mongo(client, db) => commit_to(client, db, writes).await.ok(),
-            Sink::Http(http) => post(shared, http, writes).await,
+            Sink::Mongo(client, db) => commit_to(client, db, &writes).await.ok(),
+            Sink::Http(http) => post(shared, http, &writes).await,
         };
         if let Some(kept) = kept {
-            return kept.into_iter().for_each(|write| shared.acknowledge(write));
+            kept.into_iter().for_each(|write| shared.acknowledge(write));
+            return writes;
         }
         shared.refused.fetch_add(1, SeqCst);
         tokio::time::sleep(Duration::from_millis(50)).await;
+        // It may be there all the same. To write the same again would be to write nothing, and
+        // MongoDB acknowledges that though no majority has what is there.
+        let text = text(writes.len());
+        writes.iter_mut().for_each(|write| write.restamp(&text));
     }
 }
 
@@ -184,6 +198,5 @@ async fn post(shared: &Shared, http: &reqwest::Client, writes: &[Write]) -> Opti
 
 /// Writes a patient of this id, however long that takes.
 pub(crate) async fn last(shared: &Shared, id: &str) {
-    let stamp = format!("{}/1", stamp());
-    commit(shared, &[Write::Put(document(shared, "Patient", id, &stamp))]).await;
+    commit(shared, vec![Write::Put(document(shared, "Patient", id, &text(1)))]).await;
 }

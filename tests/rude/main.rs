@@ -47,6 +47,8 @@ const CAST: Cast = Cast {
         "--body-limit",
         "1000000",
     ],
+    // What each thread's arena keeps for itself would hide what the server holds.
+    environment: &[("MALLOC_ARENA_MAX", "1")],
     writers: 2,
     ..Cast::USUAL
 };

@@ -102,6 +102,9 @@ struct Judge<'j> {
     owed: BTreeMap<String, usize>,
     caught_up: bool,
     written: u64,
+    /// What its history did not hold, since its collection was dropped before it was read: a reset
+    /// is due before `caught-up`.
+    dropped: Vec<usize>,
     /// It has heard nothing yet since it connected.
     begins: bool,
 }
@@ -126,6 +129,7 @@ impl<'j> Judge<'j> {
             owed: BTreeMap::new(),
             caught_up: false,
             written: 0,
+            dropped: Vec::new(),
             begins: false,
         }
     }
@@ -158,6 +162,7 @@ impl<'j> Judge<'j> {
         self.copy.clear();
         self.missed.clear();
         self.owed.clear();
+        self.dropped.clear();
         self.live = None;
         self.scanned = LogPosition::default();
         self.caught_up = false;
@@ -215,6 +220,9 @@ impl<'j> Judge<'j> {
             self.fault(Kind::Untrue, "caught up twice");
         }
         self.moved_to(place);
+        for index in std::mem::take(&mut self.dropped) {
+            self.misses(index);
+        }
         let rest = self.journal.between(place.at, LogPosition::past(self.written));
         let early =
             rest.map(|index| self.journal.get(index)).find(|commit| self.wants(&commit.url));
@@ -279,8 +287,9 @@ impl<'j> Judge<'j> {
             }
             // A read as of an instant finds nothing of a collection that was dropped since. The
             // client is told so by the reset that the drop asks for.
-            let next = commits.iter().find(|index| **index > now);
-            if next.is_some_and(|next| matches!(journal.get(*next).what, What::Swept(None))) {
+            let mut later = commits.iter().filter(|index| **index > now);
+            if later.any(|later| matches!(journal.get(*later).what, What::Swept(None))) {
+                self.dropped.push(now);
                 continue;
             }
             if is_there && !journal.get(now).exact {
@@ -373,6 +382,9 @@ impl<'j> Judge<'j> {
 
     fn ends(&mut self, end: LogPosition) {
         self.pass(behind(end));
+        for index in std::mem::take(&mut self.dropped) {
+            self.misses(index);
+        }
         for (url, index) in std::mem::take(&mut self.owed) {
             if self.copy.get(&url).is_none_or(|had| *had < index) {
                 self.misses(index);
