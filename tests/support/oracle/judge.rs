@@ -102,12 +102,15 @@ struct Judge<'j> {
     owed: BTreeMap<String, usize>,
     caught_up: bool,
     written: u64,
-    /// What its history did not hold, since its collection was dropped before it was read: a reset
-    /// is due before `caught-up`.
-    dropped: Vec<usize>,
+    /// What its history did not hold, since its collection was dropped before it was read, and the
+    /// drop that its client is to hear of by a reset.
+    dropped: Vec<(usize, usize)>,
     /// It has heard nothing yet since it connected.
     begins: bool,
 }
+
+/// Within how many seconds a majority has what was written.
+const MAJORITY: u64 = 2;
 
 /// Right behind a place.
 const fn behind(at: LogPosition) -> LogPosition {
@@ -220,8 +223,13 @@ impl<'j> Judge<'j> {
             self.fault(Kind::Untrue, "caught up twice");
         }
         self.moved_to(place);
-        for index in std::mem::take(&mut self.dropped) {
-            self.misses(index);
+        for (index, drop) in std::mem::take(&mut self.dropped) {
+            // A read finds nothing as soon as a collection is dropped, the log tells it once a
+            // majority knows: `caught-up` may come in between.
+            let told = self.journal.get(drop).at.time >> 32;
+            if told > (place.at.time >> 32) + MAJORITY {
+                self.misses(index);
+            }
         }
         let rest = self.journal.between(place.at, LogPosition::past(self.written));
         let early =
@@ -287,9 +295,9 @@ impl<'j> Judge<'j> {
             }
             // A read as of an instant finds nothing of a collection that was dropped since. The
             // client is told so by the reset that the drop asks for.
-            let mut later = commits.iter().filter(|index| **index > now);
-            if later.any(|later| matches!(journal.get(*later).what, What::Swept(None))) {
-                self.dropped.push(now);
+            let is_drop = |index: &&usize| matches!(journal.get(**index).what, What::Swept(None));
+            if let Some(drop) = commits.iter().filter(|index| **index > now).find(is_drop) {
+                self.dropped.push((now, *drop));
                 continue;
             }
             if is_there && !journal.get(now).exact {
@@ -382,7 +390,7 @@ impl<'j> Judge<'j> {
 
     fn ends(&mut self, end: LogPosition) {
         self.pass(behind(end));
-        for index in std::mem::take(&mut self.dropped) {
+        for (index, _) in std::mem::take(&mut self.dropped) {
             self.misses(index);
         }
         for (url, index) in std::mem::take(&mut self.owed) {
