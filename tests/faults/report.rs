@@ -70,14 +70,16 @@ fn times(journal: &Journal, acknowledged: &[(String, Option<serde_json::Value>)]
 /// The texts of transactions of which only a part is there. Each resource of one holds the same
 /// text, which ends with how many they are.
 fn torn(journal: &Journal) -> Vec<String> {
+    /// Of deletions, and of writes that are not the writers'.
+    const OTHERS: &str = "";
     let texts = (0..journal.len()).map(|index| match &journal.get(index).what {
-        What::Is(value) => value["language"].as_str().unwrap_or_default(),
-        _ => "/1",
+        What::Is(value) => value["language"].as_str().unwrap_or(OTHERS),
+        _ => OTHERS,
     });
     let texts: Vec<&str> = texts.collect();
     let is_part = |run: &&[&str]| {
         let count = run[0].split_once('/').and_then(|(_, count)| count.parse().ok());
-        run[0] != "/1" && count != Some(run.len())
+        run[0] != OTHERS && count != Some(run.len())
     };
     let torn = texts.chunk_by(|one, next| one == next).filter(is_part);
     torn.map(|run| run[0].to_owned()).collect()
