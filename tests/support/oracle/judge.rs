@@ -318,10 +318,12 @@ impl<'j> Judge<'j> {
             return self.fault(Kind::Wrong, format!("{name} with {data}"));
         }
         // Where a version was written more than once, the one that the id names.
-        let versions = self.journal.of(&url).iter().copied();
-        let of_it = versions.filter(|index| self.journal.get(*index).what.value() == Some(&value));
-        let of_it: Vec<usize> = of_it.collect();
-        match self.journal.last_before(&of_it, behind(place.at)).or(of_it.first().copied()) {
+        let (journal, named) = (self.journal, behind(place.at));
+        let versions = journal.of(&url);
+        let before = versions.partition_point(|index| journal.get(*index).at < named);
+        let (before, after) = versions.split_at(before);
+        let is_it = |index: &&usize| journal.get(**index).what.value() == Some(&value);
+        match before.iter().rev().find(is_it).or_else(|| after.iter().find(is_it)).copied() {
             Some(version) => self.takes(url, version, place),
             None => self.fault(Kind::Wrong, format!("never written: {data}")),
         }
