@@ -102,15 +102,12 @@ struct Judge<'j> {
     owed: BTreeMap<String, usize>,
     caught_up: bool,
     written: u64,
-    /// What its history did not hold, since its collection was dropped before it was read, and the
-    /// drop that its client is to hear of by a reset.
-    dropped: Vec<(usize, usize)>,
+    /// What its history did not hold, since its collection was dropped before it was read: its
+    /// client is to hear of the drop by a reset.
+    dropped: Vec<usize>,
     /// It has heard nothing yet since it connected.
     begins: bool,
 }
-
-/// Within how many seconds a majority has what was written.
-const MAJORITY: u64 = 2;
 
 /// Right behind a place.
 const fn behind(at: LogPosition) -> LogPosition {
@@ -223,13 +220,8 @@ impl<'j> Judge<'j> {
             self.fault(Kind::Untrue, "caught up twice");
         }
         self.moved_to(place);
-        for (index, drop) in std::mem::take(&mut self.dropped) {
-            // A read finds nothing as soon as a collection is dropped, the log tells it once a
-            // majority knows: `caught-up` may come in between.
-            let told = self.journal.get(drop).at.time >> 32;
-            if told > (place.at.time >> 32) + MAJORITY {
-                self.misses(index);
-            }
+        for index in std::mem::take(&mut self.dropped) {
+            self.misses(index);
         }
         let rest = self.journal.between(place.at, LogPosition::past(self.written));
         let early =
@@ -296,8 +288,8 @@ impl<'j> Judge<'j> {
             // A read as of an instant finds nothing of a collection that was dropped since. The
             // client is told so by the reset that the drop asks for.
             let is_drop = |index: &&usize| matches!(journal.get(**index).what, What::Swept(None));
-            if let Some(drop) = commits.iter().filter(|index| **index > now).find(is_drop) {
-                self.dropped.push((now, *drop));
+            if commits.iter().filter(|index| **index > now).any(|index| is_drop(&index)) {
+                self.dropped.push(now);
                 continue;
             }
             if is_there && !journal.get(now).exact {
@@ -392,7 +384,7 @@ impl<'j> Judge<'j> {
 
     fn ends(&mut self, end: LogPosition) {
         self.pass(behind(end));
-        for (index, _) in std::mem::take(&mut self.dropped) {
+        for index in std::mem::take(&mut self.dropped) {
             self.misses(index);
         }
         for (url, index) in std::mem::take(&mut self.owed) {
