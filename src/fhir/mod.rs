@@ -6,6 +6,7 @@ pub mod instant;
 pub mod links;
 pub mod outcome;
 pub mod resource;
+mod strict;
 mod types;
 
 pub use types::{ResourceType, TypeSet};
