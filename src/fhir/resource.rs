@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn order_digits_and_unicode_stay() {
-        let text = r#"{"resourceType":"Basic","q":"1E5 \\\\\" 2E2","z":1.50,"a":[1E-22,-0.50,0.0000001,1e+5,1e5,0e3,-0,7],"_birthDate":{"id":"ü\u2028😀"}}"#;
+        let text = r#"{"resourceType":"Basic","p":"$serde_json::private::Number","q":"1E5 \\\\\" 2E2","z":1.50,"a":[1E-22,-0.50,0.0000001,1e+5,1e5,0e3,-0,7],"_birthDate":{"id":"ü\u2028😀"}}"#;
         let kept = json(&Resource::parse(text.as_bytes()).expect("valid"));
         assert_eq!(kept, text.replace(r"\u2028", "\u{2028}"));
     }
@@ -207,7 +207,7 @@ mod tests {
             "[".repeat(10_000),
             "]".repeat(10_000)
         );
-        let cases: [(&[u8], &str); 15] = [
+        let cases: [(&[u8], &str); 16] = [
             (b"", "EOF"),
             (b"[]", "object"),
             (b"null", "object"),
@@ -220,6 +220,7 @@ mod tests {
             (br#"{"resourceType":"Patient","$where":1}"#, "$where"),
             (br#"{"resourceType":"Patient","x":{"$serde_json::private::Number":"1"}}"#, "private"),
             (br#"{"resourceType":"Basic","x":{"\u0024serde_json::private::Number":"5"},"y":1E5}"#, "no member"),
+            (br#"{"resourceType":"Patient","x":{"":1}}"#, "no member"),
             (br#"{"resourceType":"Basic","x":{"$serde_json::privat\u0065::RawValue":"{}"}}"#, "no member"),
             (b"{\"resourceType\":\"Patient\",\"x\":\"\xff\"}", "UTF-8"),
             (deep.as_bytes(), "deep"),

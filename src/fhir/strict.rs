@@ -1,11 +1,8 @@
 //! JSON of a sender, read strictly, with its numbers as they were written.
 
-use std::{collections::HashSet, fmt};
+use std::{borrow::Cow, collections::HashSet, fmt};
 
-use serde::{
-    Deserialize,
-    de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor},
-};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 
 /// How deep a resource may nest. MongoDB ends at 100.
@@ -24,11 +21,8 @@ pub struct Invalid(pub String);
 pub fn parse_json(text: &[u8]) -> Result<Value, Invalid> {
     let text = std::str::from_utf8(text)
         .map_err(|e| Invalid(format!("the text is not UTF-8 from byte {} on", e.valid_up_to())))?;
-    if text.contains(PRIVATE) {
-        return Err(Invalid(format!("'{PRIVATE}' is not a member name of FHIR")));
-    }
     let mut reader = serde_json::Deserializer::from_str(text);
-    Shape { depth: 0 }
+    Shape { text, depth: 0 }
         .deserialize(&mut reader)
         .and_then(|()| reader.end())
         .and_then(|()| serde_json::from_str(text))
@@ -87,16 +81,14 @@ fn keep_number_texts<'t>(tree: &mut Value, texts: &mut impl Iterator<Item = &'t 
     }
 }
 
-/// serde_json shows a number that keeps its digits as an object with a member of this name; in
-/// a sender's text the name would be taken for one.
-const PRIVATE: &str = "$serde_json::private::";
-
 /// Checks what a tree can no longer tell: depth, members named twice, names.
-struct Shape {
+#[derive(Clone, Copy)]
+struct Shape<'t> {
+    text: &'t str,
     depth: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for Shape {
+impl<'de> DeserializeSeed<'de> for Shape<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
@@ -104,7 +96,7 @@ impl<'de> DeserializeSeed<'de> for Shape {
     }
 }
 
-impl<'de> Visitor<'de> for Shape {
+impl<'de> Visitor<'de> for Shape<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -136,21 +128,20 @@ impl<'de> Visitor<'de> for Shape {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let depth = self.deeper()?;
-        while items.next_element_seed(Shape { depth })?.is_some() {}
+        let inner = self.deeper()?;
+        while items.next_element_seed(inner)?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        let depth = self.deeper()?;
+        let inner = self.deeper()?;
         let mut seen = HashSet::new();
-        while let Some(Name { name, lent }) = members.next_key()? {
-            let is_number = lent && name.starts_with(PRIVATE);
-            if !is_number && !is_member_name(&name) {
-                return Err(A::Error::custom(format_args!("{name:?} is no member name of FHIR")));
+        while let Some(name) = members.next_key_seed(Name(self.text))? {
+            if let Some(wrong) = name.as_deref().filter(|name| !is_member_name(name)) {
+                return Err(A::Error::custom(format_args!("{wrong:?} is no member name of FHIR")));
             }
-            members.next_value_seed(Shape { depth })?;
-            if let Some(twice) = seen.replace(name) {
+            members.next_value_seed(inner)?;
+            if let Some(Some(twice)) = seen.replace(name) {
                 return Err(A::Error::custom(format_args!("the member '{twice}' stands twice")));
             }
         }
@@ -158,44 +149,43 @@ impl<'de> Visitor<'de> for Shape {
     }
 }
 
-impl Shape {
-    fn deeper<E: serde::de::Error>(&self) -> Result<usize, E> {
+impl Shape<'_> {
+    fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
         // A number is shown as an object too, one level below its own.
         if self.depth > MAX_DEPTH {
             return Err(E::custom(format_args!("it nests deeper than {MAX_DEPTH} levels")));
         }
-        Ok(self.depth + 1)
+        Ok(Self { depth: self.depth + 1, ..self })
     }
 }
 
-/// A member's name. serde_json lends the name that it shows a number under; one that a text spells
-/// with escapes, which a search of the text can't find, it has to put together first.
-struct Name {
-    name: String,
-    lent: bool,
-}
+/// Reads a member's name in this text; `None`: it is a number. serde_json shows one that keeps
+/// its digits as an object, under a name that it lends and that does not lie in the text. So no
+/// name that a sender spells passes for it.
+struct Name<'t>(&'t str);
 
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
-        reader.deserialize_str(NameVisitor)
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = Option<Cow<'de, str>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
+        reader.deserialize_str(self)
     }
 }
 
-struct NameVisitor;
-
-impl<'de> Visitor<'de> for NameVisitor {
-    type Value = Name;
+impl<'de> Visitor<'de> for Name<'_> {
+    type Value = Option<Cow<'de, str>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a member name")
     }
 
-    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name, E> {
-        Ok(Name { name: name.to_owned(), lent: true })
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+        let in_text = self.0.as_bytes().as_ptr_range().contains(&name.as_ptr());
+        Ok(in_text.then_some(name.into()))
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<Name, E> {
-        Ok(Name { name: name.to_owned(), lent: false })
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(Some(name.to_owned().into()))
     }
 }
 
