@@ -373,10 +373,12 @@ async fn a_silent_checkpoint_comes_compressed_too() {
         blocks[..blocks.len() - 1].iter().any(|block| block.starts_with("id: "))
     };
     let mut encoded = Vec::new();
-    while !is_told(&decoded("gzip", &encoded)) {
-        let chunk = tokio::time::timeout(PATIENCE, chunks.next()).await;
-        encoded.extend(chunk.expect("in time").expect("a chunk").expect("bytes"));
-    }
+    let told = async {
+        while !is_told(&decoded("gzip", &encoded)) {
+            encoded.extend(chunks.next().await.expect("a chunk").expect("bytes"));
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("in time");
     writer.abort();
 }
 
