@@ -7,6 +7,7 @@ pub mod instant;
 pub mod links;
 pub mod outcome;
 pub mod resource;
+mod strict;
 mod types;
 pub mod walk;
 
