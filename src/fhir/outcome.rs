@@ -23,6 +23,8 @@ pub enum IssueType {
     Conflict,
     /// Too large.
     TooLong,
+    /// More than is done at once.
+    TooCostly,
     /// The caller may not.
     Forbidden,
     /// The data that a position needs has gone.
