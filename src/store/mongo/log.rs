@@ -67,13 +67,6 @@ pub(crate) fn committed(hello: &Document, sharded: bool) -> Option<u64> {
     }
 }
 
-/// The end of the log: behind the last write, committed by majority or not. A read as of an instant
-/// finds a collection empty as soon as its drop is written: who is told to have caught up must have
-/// heard of that drop.
-pub(super) async fn head(shared: &Shared) -> Result<LogPosition, StoreError> {
-    latest(shared).await.map(LogPosition::before)
-}
-
 /// The cluster time of the last write, committed by majority or not.
 pub(super) async fn latest(shared: &Shared) -> Result<u64, StoreError> {
     let reply = hello(shared).await.map_err(|error| errors::plain(&error))?;
