@@ -41,7 +41,7 @@ pub(crate) async fn bench_on(set: &'static ReplicaSet) -> Bench {
 
 /// Small replies, so that there are many.
 pub(crate) async fn open(set: &ReplicaSet, database: &str) -> Arc<MongoStore> {
-    let options = MongoOptions { batch_size: 7 };
+    let options = MongoOptions { batch_size: 7, ..MongoOptions::default() };
     MongoStore::connect(&set.uri(database), options).await.expect("a store")
 }
 

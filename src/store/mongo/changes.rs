@@ -22,6 +22,7 @@ use super::{
     log,
     lookup::{self, Place},
     mapping::{self, Step},
+    silence::Patience,
     time,
     walk::{Element, Elements},
 };
@@ -47,7 +48,7 @@ pub(super) struct Reader {
 impl Reader {
     /// Opens the change stream and starts the task, which ends once the reader is dropped.
     pub(super) async fn open(shared: Arc<Shared>, after: LogPosition) -> Result<Self, StoreError> {
-        shared.freshen_catalog().await?;
+        shared.answered(shared.freshen_catalog()).await?;
         let tail = Tail::open(shared, after).await?;
         let (sender, batches) = mpsc::channel(1);
         let task = tokio::spawn(tail.run(sender));
@@ -85,6 +86,7 @@ impl Changes for Reader {
 struct Tail {
     shared: Arc<Shared>,
     cursor: RawBatchCursor,
+    patience: Patience,
     /// The cursor's number on the server; 0: it is not known yet, or over.
     id: i64,
     /// Events up to here are not for the reader.
@@ -103,15 +105,17 @@ struct Tail {
 impl Tail {
     async fn open(shared: Arc<Shared>, after: LogPosition) -> Result<Self, StoreError> {
         // The handoff from a snapshot at the last write's time T is T + 1.
-        if after.time > log::latest(&shared).await?.saturating_add(1) {
+        if after.time > shared.answered(log::latest(&shared)).await?.saturating_add(1) {
             let why = "it lies in the future of this log";
             return Err(StoreError::PositionLost(why.into()));
         }
-        let cursor = open_cursor(&shared, after.time).await?;
+        let mut patience = Patience::of(&shared);
+        let cursor = patience.open(&shared, after.time).await?;
         let at = LogPosition::before(after.time);
         Ok(Self {
             shared,
             cursor,
+            patience,
             id: 0,
             after,
             at,
@@ -141,24 +145,22 @@ impl Tail {
     async fn end(self) {
         if self.id != 0 {
             let command = doc! {"killCursors": "$cmd.aggregate", "cursors": [self.id]};
-            if let Err(error) = self.shared.db.run_command(command).await {
+            let killed = self.shared.db.run_command(command);
+            let killed = async { killed.await.map_err(|error| errors::plain(&error)) };
+            if let Err(error) = self.shared.answered(killed).await {
                 debug!(%error, "a change stream is left to the server to end");
             }
         }
     }
 
     async fn read(&mut self) -> Result<ChangeBatch, StoreError> {
-        let reply = loop {
-            match self.cursor.next().await {
-                Some(reply) => break reply.map_err(|error| errors::in_log(&error))?,
-                None => self.reopen().await?,
-            }
-        };
+        let reply = self.reply().await?;
         let mut steps = Vec::new();
         let empty = self.take_events(&reply, &mut steps)?;
-        self.complete(&mut steps).await?;
+        let shared = self.shared.clone();
+        shared.found(self.complete(&mut steps)).await?;
         if std::mem::take(&mut self.listing_changed) {
-            self.shared.refresh_catalog().await?;
+            shared.answered(shared.refresh_catalog()).await?;
         }
         self.advance(&reply);
         let changes = steps.into_iter().map(|step| step.change).collect();
@@ -166,9 +168,19 @@ impl Tail {
         Ok(ChangeBatch { changes, level: self.level, quiet: empty && !self.shared.sharded })
     }
 
-    /// Goes on where the server has closed the stream, counting anew what is read again.
+    async fn reply(&mut self) -> Result<RawBatch, StoreError> {
+        loop {
+            match self.patience.wait(self.cursor.next()).await {
+                Some(Some(reply)) => return reply.map_err(|error| errors::in_log(&error)),
+                // The server has closed the stream, or says nothing.
+                Some(None) | None => self.reopen().await?,
+            }
+        }
+    }
+
+    /// Goes on in another stream, counting anew what is read again.
     async fn reopen(&mut self) -> Result<(), StoreError> {
-        self.cursor = open_cursor(&self.shared, self.at.time).await?;
+        self.cursor = self.patience.open(&self.shared, self.at.time).await?;
         self.after = self.after.max(self.at);
         self.at = LogPosition::before(self.at.time);
         Ok(())
@@ -252,7 +264,7 @@ fn unknown_event() -> StoreError {
 
 /// Opens the change stream from the first event at `time` on. The one pipeline for all readers:
 /// a position counts events, so no stage may change their number.
-async fn open_cursor(shared: &Shared, time: u64) -> Result<RawBatchCursor, StoreError> {
+pub(super) async fn open_cursor(shared: &Shared, time: u64) -> Result<RawBatchCursor, StoreError> {
     let opened = change_stream(&shared.db, shared.has_images, shared.batch_size, time).await;
     opened.map_err(|error| errors::in_log(&error))
 }

@@ -38,6 +38,7 @@ mod plain;
 mod plan;
 mod scan;
 mod shared;
+mod silence;
 mod snapshot;
 pub(crate) mod time;
 mod walk;
@@ -57,11 +58,14 @@ pub fn encode(document: &[u8], ty: ResourceType, out: &mut Vec<u8>) -> bool {
 pub struct MongoOptions {
     /// How many documents the server puts into one reply, at most. A reply ends at 16 MiB too.
     pub batch_size: u32,
+    /// After how long without a word a question, or a reader of the log, tries another
+    /// connection. What may have to be searched for is waited for six times as long.
+    pub silence: Duration,
 }
 
 impl Default for MongoOptions {
     fn default() -> Self {
-        Self { batch_size: 1000 }
+        Self { batch_size: 1000, silence: Duration::from_secs(10) }
     }
 }
 
@@ -121,23 +125,24 @@ impl Store for MongoStore {
 
     async fn head(&self) -> Result<LogPosition, StoreError> {
         let log = self.log.clone();
-        let end = detached(async move { log::commit_point(&log).await }).await?;
+        let end = detached(async move { log.answered(log::commit_point(&log)).await }).await?;
         Ok(LogPosition::before(end.time))
     }
 
     async fn recent(&self, back: Duration) -> Result<LogPosition, StoreError> {
         let log = self.log.clone();
-        detached(async move { log::recent(&log, back).await }).await
+        detached(async move { log.found(log::recent(&log, back)).await }).await
     }
 
     async fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
         let log = self.log.clone();
-        detached(async move { log::oldest_instant(&log).await }).await
+        detached(async move { log.found(log::oldest_instant(&log)).await }).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
-        let taken = detached(snapshot::MongoSnapshot::take(self.shared.clone())).await?;
-        Ok(Arc::new(taken))
+        let shared = self.shared.clone();
+        let take = snapshot::MongoSnapshot::take(shared.clone());
+        Ok(Arc::new(detached(async move { shared.answered(take).await }).await?))
     }
 
     async fn changes(&self, after: LogPosition) -> Result<Box<dyn Changes>, StoreError> {
@@ -147,7 +152,7 @@ impl Store for MongoStore {
 
     async fn read(&self, ty: ResourceType, id: &str) -> Result<Lookup, StoreError> {
         let (shared, id) = (self.shared.clone(), id.to_owned());
-        detached(async move { shared.read(ty, &id).await }).await
+        detached(async move { shared.answered(shared.read(ty, &id)).await }).await
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, WriteError> {

@@ -80,23 +80,25 @@ async fn fetch(
     if let Some(why) = facts.obstacle() {
         return Err(StoreError::Failed(format!("the collection of {} {why}", scan.ty)));
     }
-    let expired = |error| errors::in_snapshot(&error);
     let mut session = shared.session_at(at.time).await?;
-    let order = Order::choose(shared, scan, &mut session).await?;
-    let size = reply_size(shared, scan).await;
+    let order = shared.found(Order::choose(shared, scan, &mut session)).await?;
+    let size = shared.answered(async { Ok(reply_size(shared, scan).await) }).await?;
     let mut within = Within::rest_of(scan);
     // Where the server looks for what fits, it is asked stretch by stretch: it would else say
     // nothing until it finds something, and an expired snapshot would take all back.
     let by_stretches = order == Order::Id && !scan.window.is_open();
     loop {
         let next = match by_stretches {
-            true => stretch(shared, scan, within.from.as_ref(), &mut session).await,
-            false => Ok(None),
+            true => {
+                let stretch = stretch(shared, scan, within.from.as_ref(), &mut session);
+                reply(shared, order, stretch).await?
+            }
+            false => None,
         };
-        let next = next.map_err(expired)?;
         within.to = next.as_ref().map(|stretch| stretch.next.clone());
-        let cursor = order.open(shared, scan, &within, size, &mut session).await;
-        let passed = pass_on(cursor.map_err(expired)?, order, &mut session, out).await?;
+        let cursor = order.open(shared, scan, &within, size, &mut session);
+        let cursor = reply(shared, order, cursor).await?;
+        let passed = pass_on(shared, cursor, order, &mut session, out).await?;
         let Some(Stretch { last, next }) = next.filter(|_| passed != Passed::Unwanted) else {
             return match passed {
                 // As of a collection that was dropped.
@@ -113,6 +115,19 @@ async fn fetch(
     }
 }
 
+/// What the server says, in time. Where it sorts, that takes as long as it takes.
+async fn reply<T>(
+    shared: &Shared,
+    order: Order,
+    call: impl Future<Output = mongodb::error::Result<T>>,
+) -> Result<T, StoreError> {
+    let call = async { call.await.map_err(|error| errors::in_snapshot(&error)) };
+    match order {
+        Order::UpdatedSorted => call.await,
+        Order::Id | Order::Updated => shared.found(call).await,
+    }
+}
+
 /// What a cursor gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Passed {
@@ -124,6 +139,7 @@ enum Passed {
 
 /// Passes on all that a cursor gives.
 async fn pass_on(
+    shared: &Shared,
     mut cursor: SessionRawBatchCursor,
     order: Order,
     session: &mut ClientSession,
@@ -133,8 +149,8 @@ async fn pass_on(
     let mut replies = cursor.stream(session);
     // The place is waited for before the server is asked: one reply ahead, no more.
     while let Ok(place) = out.reserve().await {
-        let Some(reply) = replies.next().await else { return Ok(passed) };
-        let reply = reply.map_err(|error| errors::in_snapshot(&error))?;
+        let next = async { replies.next().await.transpose() };
+        let Some(reply) = reply(shared, order, next).await? else { return Ok(passed) };
         let is_empty = reply.doc_slices().is_ok_and(|documents| documents.is_empty());
         passed = if is_empty { passed } else { Passed::Some };
         place.send(Ok(Fetched::Reply(order, reply)));

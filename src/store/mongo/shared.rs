@@ -38,6 +38,7 @@ pub(crate) struct Shared {
     pub(super) has_images: bool,
     pub(super) sharded: bool,
     pub(super) batch_size: u32,
+    pub(super) silence: Duration,
     catalog: Arc<RwLock<(Arc<Catalog>, Instant)>>,
     /// Set once the collection of tombstones is there.
     pub(super) tombstones: Arc<OnceCell<()>>,
@@ -66,6 +67,7 @@ impl Shared {
             has_images: deployment.has_images,
             sharded: deployment.sharded,
             batch_size: options.batch_size,
+            silence: options.silence,
             catalog: Arc::new(RwLock::new((Arc::new(catalog), Instant::now()))),
             tombstones: Arc::default(),
             no_oplog: Arc::new(Once::new()),

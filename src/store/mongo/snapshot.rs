@@ -39,6 +39,17 @@ impl MongoSnapshot {
         Ok(Self { shared, at, catalog, settled: Arc::default() })
     }
 
+    async fn find(&self, ty: ResourceType, id: &str) -> Result<Option<Bytes>, StoreError> {
+        let mut session = self.shared.session_at(self.at.time).await?;
+        let collection = self.shared.collection(ty);
+        let found = collection
+            .find_one(doc! {"_id": {"$in": decode::keys_of(id)}})
+            .sort(doc! {"_id": 1})
+            .session(&mut session);
+        let found = found.await.map_err(|error| errors::in_snapshot(&error))?;
+        Ok(found.and_then(|document| self.shared.json(ty, document.as_bytes())))
+    }
+
     /// Waits until the log tells for good of whatever is missing in the listing.
     async fn settled(&self, listens: impl Fn() -> bool) -> Result<(), StoreError> {
         let settled = || log::settled(&self.shared, self.at, listens);
@@ -61,18 +72,8 @@ impl Snapshot for MongoSnapshot {
             let snapshot = self.clone();
             return detached(async move { snapshot.settled(|| true).await.map(|()| None) }).await;
         }
-        let (shared, time, keys) = (self.shared.clone(), self.at.time, decode::keys_of(id));
-        detached(async move {
-            let mut session = shared.session_at(time).await?;
-            let collection = shared.collection(ty);
-            let found = collection
-                .find_one(doc! {"_id": {"$in": keys}})
-                .sort(doc! {"_id": 1})
-                .session(&mut session);
-            let found = found.await.map_err(|error| errors::in_snapshot(&error))?;
-            Ok(found.and_then(|document| shared.json(ty, document.as_bytes())))
-        })
-        .await
+        let (snapshot, id) = (self.clone(), id.to_owned());
+        detached(async move { snapshot.shared.answered(snapshot.find(ty, &id)).await }).await
     }
 
     fn scan(&self, scan: Scan) -> mpsc::Receiver<Result<ScanBatch, StoreError>> {

@@ -1,0 +1,94 @@
+//! Connections over which nothing passes any more, while the node answers on new ones: neither
+//! the kernel nor the driver's heartbeats find them.
+
+use std::{sync::Arc, time::Duration};
+
+use fhirtail::store::{
+    Store, StoreError,
+    mongo::{MongoOptions, MongoStore},
+};
+
+use crate::{
+    support::{App, mongod, proxy::Proxy, stream::EventStream},
+    tools::{Bench, bench, everything, patient, put},
+};
+
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// The bench's database over a proxy, with heartbeats that don't come in time.
+async fn through(proxy: &Proxy, bench: &Bench) -> Arc<dyn Store> {
+    let uri = format!(
+        "mongodb://127.0.0.1:{}/{}?directConnection=true&heartbeatFrequencyMS=3600000",
+        proxy.port,
+        bench.db.name(),
+    );
+    let options = MongoOptions { batch_size: 7, silence: SILENCE };
+    MongoStore::connect(&uri, options).await.expect("a store")
+}
+
+/// Asks until each silent connection of the pool was given up.
+async fn answered<T>(ask: impl AsyncFn() -> Result<T, StoreError>) -> T {
+    const CONNECTIONS: usize = 64;
+    for _ in 0..CONNECTIONS {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(StoreError::Unavailable(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("no answer")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_go_on_over_another_connection() {
+    let Some(bench) = bench().await else { return };
+    let proxy = Proxy::to(mongod::shared().await.expect("a set").nodes[0].port).await;
+    let app = App::with(through(&proxy, &bench).await, &[]).await;
+    let url = app.url("/fhir/Patient/$export");
+    bench.commit((0..5).map(|n| patient(&n.to_string(), n)).collect()).await.expect("written");
+    let mut stream = EventStream::open(&url, None).await;
+    assert_eq!(stream.until("caught-up").await.len(), 5 + 1);
+    for round in 1..=3 {
+        proxy.forget();
+        bench.commit((0..5).map(|n| patient(&n.to_string(), -round)).collect()).await.expect("ok");
+        bench.write(patient("last", round)).await;
+        let events = stream.until_that(|event| event.data.contains("\"last\"")).await;
+        assert_eq!(events.len(), 6, "{events:#?}");
+        let late = EventStream::open(&url, None).await.until("caught-up").await;
+        let resources = late.iter().filter(|event| event.event == "Patient");
+        assert_eq!(resources.count(), 6, "{late:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_and_each_question_give_up() {
+    let Some(bench) = bench().await else { return };
+    let proxy = Proxy::to(mongod::shared().await.expect("a set").nodes[0].port).await;
+    let store = through(&proxy, &bench).await;
+    let large = |n: usize| {
+        let data = "A".repeat(200_000);
+        put(&format!(r#"{{"resourceType":"Binary","id":"{n}","data":"{data}"}}"#))
+    };
+    bench.commit((0..100).map(large).collect()).await.expect("written");
+    let snapshot = store.snapshot().await.expect("a snapshot");
+    let mut batches = snapshot.scan(everything("Binary"));
+    batches.recv().await.expect("a batch").expect("resources");
+    proxy.forget();
+    let end = loop {
+        match batches.recv().await {
+            Some(Ok(_)) => {}
+            end => break end,
+        }
+    };
+    assert!(matches!(end, Some(Err(StoreError::Unavailable(_)))), "{end:?}");
+    let binary = crate::tools::ty("Binary");
+    answered(async || store.head().await).await;
+    proxy.forget();
+    answered(async || store.snapshot().await).await;
+    proxy.forget();
+    answered(async || store.read(binary, "1").await).await;
+    proxy.forget();
+    answered(async || snapshot.read(binary, "1").await).await;
+    proxy.forget();
+    answered(async || store.recent(Duration::ZERO).await).await;
+}
