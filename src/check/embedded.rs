@@ -27,9 +27,10 @@ pub(super) async fn findings(directory: &Path) -> Vec<Finding> {
         Ok(Err(error)) => vec![Finding::fail("store", error.to_string())],
         Ok(Ok(store)) => {
             let opened = format!("the embedded store in {shown} opens, {}", bytes(size));
-            let log = log(store.as_ref()).await;
+            let findings =
+                vec![Finding::ok("store", opened), log(&store).await, file(&store).await];
             store.close().await;
-            vec![Finding::ok("store", opened), log]
+            findings
         }
     }
 }
@@ -43,6 +44,16 @@ async fn log(store: &EmbeddedStore) -> Finding {
             Finding::ok("log", text)
         }
         Err(error) => Finding::fail("log", format!("its log can't be read: {error}")),
+    }
+}
+
+async fn file(store: &EmbeddedStore) -> Finding {
+    match store.verify().await {
+        Ok(()) => Finding::ok("file", "each page of its file is what was written last".to_owned()),
+        Err(error) => {
+            let mend = "put the directory back from a backup, or load the data anew";
+            Finding::fail("file", error.to_string()).mended_by(mend.to_owned())
+        }
     }
 }
 

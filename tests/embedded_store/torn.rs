@@ -114,6 +114,41 @@ async fn a_torn_commit_is_there_wholly_or_not_at_all() {
     assert!(whole > 10, "{whole} whole");
 }
 
+/// Pages that were put back from an older copy, in a file that was closed in order: opening it
+/// believes them, `fhirtail check` does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_an_older_copy_are_found_by_a_check() {
+    let images = images().await;
+    let pages = images.older.len().min(images.ended.len()) / PAGE;
+    let page = |n: usize| n * PAGE..(n + 1) * PAGE;
+    let other = |n: &usize| images.ended[page(*n)] != images.older[page(*n)];
+    let others: Vec<usize> = (0..pages).filter(other).collect();
+    let (mut found, mut whole) = (0, 0);
+    for n in others.iter().copied().step_by(others.len().div_ceil(40)) {
+        let mut file = images.ended.clone();
+        file[page(n)].copy_from_slice(&images.older[page(n)]);
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join(FILE), &file).expect("a file");
+        let checked = Command::new(env!("CARGO_BIN_EXE_fhirtail"))
+            .args(["check", "--store"])
+            .arg(directory.path())
+            .output()
+            .expect("the binary");
+        let told = String::from_utf8(checked.stdout).expect("text");
+        match checked.status.code() {
+            Some(0) => {
+                assert!(said_of(&file).await.as_ref() == Some(&images.said), "page {n}: {told}");
+                whole += 1;
+            }
+            _ => {
+                assert!(told.contains("damaged"), "page {n}: {told}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 5 && whole > 1, "{found} found, {whole} whole");
+}
+
 /// What the server says of such a file is one line.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_file_is_told_in_a_line() {

@@ -118,6 +118,22 @@ impl DataFile {
         }
     }
 
+    /// Reads the whole file, page by page, against what redb knows of each. Nobody may have a
+    /// transaction open.
+    ///
+    /// # Errors
+    /// The file is damaged, or the disk fails.
+    pub(super) fn verify(&self) -> Result<(), StoreError> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        match &mut *state {
+            // Where only the list of free pages was wrong, redb has made a new one.
+            State::Open(db) => db.check_integrity().map(drop).map_err(fault),
+            State::Failed | State::Closed => {
+                Err(StoreError::Unavailable("the store is closed".into()))
+            }
+        }
+    }
+
     /// Flushes and unlocks the file, whoever still holds a transaction.
     pub(super) fn close(&self) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
