@@ -62,9 +62,20 @@ struct DemoServeArgs {
     server: ServerArgs,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// After how many tasks a worker looks whether a socket has something: by tokio's 61, a change would
+/// wait behind as many streams that have much to send.
+const EVENT_INTERVAL: u32 = 8;
+
+fn main() -> ExitCode {
     let cli = Cli::parse();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    match runtime.enable_all().event_interval(EVENT_INTERVAL).build() {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => failed(&error.into()),
+    }
+}
+
+async fn run(cli: Cli) -> ExitCode {
     let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve(args).await,
         Command::Demo(args) => demo(args).await,
@@ -72,11 +83,13 @@ async fn main() -> ExitCode {
         Command::Follow(args) => follow::run(args).await.map_err(Into::into),
         Command::Check(args) => check::run(args).await.map_err(Into::into),
     };
-    done.unwrap_or_else(|error| {
-        // Nobody may read it; the status says it too.
-        let _ = writeln!(std::io::stderr(), "fhirtail: {error:#}");
-        ExitCode::FAILURE
-    })
+    done.unwrap_or_else(|error| failed(&error))
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    // Nobody may read it; the status says it too.
+    let _ = writeln!(std::io::stderr(), "fhirtail: {error:#}");
+    ExitCode::FAILURE
 }
 
 async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {

@@ -63,6 +63,7 @@ impl Crowd {
                     joining,
                     audiences: Vec::new(),
                     served: 0,
+                    looking: None,
                     round: ROUND.min(keep_alive),
                     back: Back { crowd: crowd.clone(), tasks: tasks.clone(), cut: cut.clone() },
                 };
@@ -132,6 +133,8 @@ struct Carrier {
     served: usize,
     /// How often it is looked after all.
     round: Duration,
+    /// The audience and the seat that are next in a round.
+    looking: Option<(usize, usize)>,
     back: Back,
 }
 
@@ -141,17 +144,19 @@ impl Carrier {
         let mut round = interval(self.round);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // Each of these is short but the first two: a change waits for little else.
             tokio::select! {
-                joining = self.joining.recv() => match joining {
-                    Some(seat) => self.seat(seat),
-                    None => return,
-                },
+                () = drain.cancelled() => return self.send_home().await,
                 moved = self.moved.changed() => match moved {
                     Ok(()) => self.speak().await,
                     Err(_) => return,
                 },
-                _ = round.tick() => self.look_round().await,
-                () = drain.cancelled() => return self.send_home().await,
+                joining = self.joining.recv() => match joining {
+                    Some(seat) => self.seat(seat),
+                    None => return,
+                },
+                _ = round.tick(), if self.looking.is_none() => self.looking = Some((0, 0)),
+                () = yield_now(), if self.looking.is_some() => self.look_round(),
             }
         }
     }
@@ -177,42 +182,56 @@ impl Carrier {
     async fn speak(&mut self) {
         for index in 0..self.audiences.len() {
             self.audiences[index].begin(true);
-            self.each(index, |audience, hub, seat| audience.speak_to(hub, seat)).await;
+            let mut at = 0;
+            self.breathe().await;
+            while let Some(stays) = self.serve(index, at, Audience::speak_to) {
+                at += usize::from(stays);
+                self.breathe().await;
+            }
             self.audiences[index].finish();
         }
     }
 
-    /// Who has gone is let go, who has long heard nothing hears something.
-    async fn look_round(&mut self) {
-        for index in 0..self.audiences.len() {
-            self.audiences[index].begin(true);
-            self.each(index, |audience, hub, seat| {
+    /// Who has gone is let go, who has long heard nothing hears something: some of them, then
+    /// others may run.
+    fn look_round(&mut self) {
+        let Some((index, from)) = self.looking.take() else { return };
+        let Some(audience) = self.audiences.get_mut(index) else {
+            return self.audiences.retain(|audience| !audience.seats.is_empty());
+        };
+        audience.begin(true);
+        let mut at = Some(from);
+        for _ in 0..BREATH {
+            let Some(seat) = at else { break };
+            let stays = self.serve(index, seat, |audience, hub, seat| {
                 audience.speak_to(hub, seat).and_then(|()| audience.look_after(seat))
-            })
-            .await;
-            self.audiences[index].finish();
+            });
+            at = stays.map(|stays| seat + usize::from(stays));
         }
-        self.audiences.retain(|audience| !audience.seats.is_empty());
+        self.audiences[index].finish();
+        self.looking = Some(at.map_or((index + 1, 0), |at| (index, at)));
     }
 
-    /// Serves each seat of an audience in turn; it stays, or leaves.
-    async fn each(
+    /// Serves one seat of an audience: does it stay? Where it does not, the last takes its
+    /// place. `None`: nobody sits there.
+    fn serve(
         &mut self,
         index: usize,
-        mut serve: impl FnMut(&mut Audience, &Hub, &mut Seat) -> Result<(), Leaves>,
-    ) {
-        let mut seats = std::mem::take(&mut self.audiences[index].seats);
-        let mut at = 0;
-        self.breathe().await;
-        while let Some(seat) = seats.get_mut(at) {
-            match serve(&mut self.audiences[index], &self.hub, seat) {
-                Ok(()) => at += 1,
-                // The last takes its place, and is next.
-                Err(leaves) => self.leave(seats.swap_remove(at), leaves),
+        at: usize,
+        serve: impl FnOnce(&mut Audience, &Hub, &mut Seat) -> Result<(), Leaves>,
+    ) -> Option<bool> {
+        let audience = &mut self.audiences[index];
+        let mut seats = std::mem::take(&mut audience.seats);
+        let served = seats.get_mut(at).map(|seat| serve(audience, &self.hub, seat));
+        let stays = served.map(|served| match served {
+            Ok(()) => true,
+            Err(leaves) => {
+                self.leave(seats.swap_remove(at), leaves);
+                false
             }
-            self.breathe().await;
-        }
+        });
         self.audiences[index].seats = seats;
+        stays
     }
 
     async fn breathe(&mut self) {
