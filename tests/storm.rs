@@ -11,14 +11,19 @@ use std::{
 
 use fhirtail::{
     client::sse::Event,
+    fhir::ResourceType,
+    frame::Format,
+    live::{Hub, HubOptions},
+    plan::{Grant, Plan, Scope},
     position::Position,
+    session::Session,
     store::{
-        Store,
+        Store, Window,
         embedded::EmbeddedOptions,
         mongo::{MongoOptions, MongoStore},
     },
 };
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use mongodb::bson::doc;
 use support::{
     App, Bench,
@@ -33,7 +38,10 @@ use tokio::{
     net::{TcpSocket, TcpStream},
     task::JoinHandle,
 };
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 
 const QUERY: &str = "/fhir/Basic/$export";
 const STREAMS: usize = 300;
@@ -229,6 +237,43 @@ async fn a_tail_that_breaks_starts_again() {
     assert_eq!(all.len(), 120, "each once");
     let late = EventStream::open(&app.url(QUERY), None).await.until("caught-up").await;
     assert_eq!(late.len(), 20 + 1);
+}
+
+/// The answer to who asks for the log's end first is passed on to those who asked after, though
+/// the first is not at its turn to go on: else each of thousands would wait for all turns before.
+#[tokio::test]
+async fn an_answer_waits_for_nobodys_turn() {
+    let bench = support::embedded();
+    write(bench.store.as_ref(), 3, 100).await;
+    let (store, seen) = Watched::over(&bench.store);
+    let stop = CancellationToken::new();
+    let (options, tasks) = (HubOptions::default(), TaskTracker::new());
+    let hub = Hub::start(store.clone(), options, tasks, stop.clone()).await.expect("a hub");
+    let basic = ResourceType::parse("Basic").expect("a type");
+    let window = Window::default();
+    let plan = Plan::new(Scope::System, Some(&[basic]), window, true, Grant::Everything);
+    let plan = Arc::new(plan);
+    let log = store.head().await.expect("the log's end");
+    let start = Position { epoch: store.epoch(), log, members: None, scan: None };
+    let session = || {
+        let (store, hub) = (store.clone(), hub.clone());
+        Session::new(plan.clone(), store, hub, Format::Sse, Some(start.clone()))
+    };
+    let (mut first, mut second) = (session(), session());
+    let gate = seen.gate.lock().await;
+    let before = seen.asked.load(SeqCst);
+    let mut waits = Box::pin(first.step());
+    assert!(waits.as_mut().now_or_never().is_none(), "it asks");
+    while seen.asked.load(SeqCst) == before {
+        tokio::task::yield_now().await;
+    }
+    let mut waits_too = Box::pin(second.step());
+    assert!(waits_too.as_mut().now_or_never().is_none(), "it asks after it");
+    drop(gate);
+    let answered = tokio::time::timeout(PATIENCE, waits_too).await;
+    answered.expect("without the first going on").expect("the log's end");
+    drop(waits);
+    stop.cancel();
 }
 
 /// A slot is free only once the server holds nothing open for who had it.

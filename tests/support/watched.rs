@@ -17,6 +17,7 @@ use fhirtail::{
     },
 };
 use jiff::Timestamp;
+use tokio::sync::Mutex;
 
 /// What is seen of a store's readers.
 #[derive(Debug, Default)]
@@ -28,6 +29,10 @@ pub struct Seen {
     pub opened: AtomicUsize,
     /// So many of the next reads are a defect.
     pub breaks: AtomicUsize,
+    /// Who asks for the log's end holds this for a moment before the answer comes.
+    pub gate: Mutex<()>,
+    /// How many such questions have come.
+    pub asked: AtomicUsize,
 }
 
 /// A store that does what another does.
@@ -93,6 +98,8 @@ impl Store for Watched {
     }
 
     async fn head(&self) -> Result<LogPosition, StoreError> {
+        self.seen.asked.fetch_add(1, SeqCst);
+        drop(self.seen.gate.lock().await);
         self.store.head().await
     }
 
