@@ -45,6 +45,39 @@ async fn an_idle_log_is_level_and_quiet() {
     assert!(asked.elapsed() < Duration::from_millis(1500), "{:?}", asked.elapsed());
 }
 
+/// A reader that stands right behind the end, after a handoff or a database's end, has not looked
+/// at what lies there: the next write will.
+#[tokio::test]
+async fn nothing_is_quiet_that_was_not_looked_at() {
+    let Some(set) = ReplicaSet::start(1, &[]).await else { return };
+    let set: &'static ReplicaSet = Box::leak(Box::new(set));
+    let bench = bench_on(set).await;
+    bench.write(patient("1", 1)).await;
+    let behind = LogPosition::past(bench.head().await.time);
+    let mut handed_off = bench.changes(behind).await;
+    let mut invalidated = bench.changes(behind).await;
+    for _ in 0..3 {
+        let batch = handed_off.next().await.expect("a batch");
+        let head = bench.head().await;
+        assert!(!batch.quiet || batch.level.time <= head.time, "{batch:?}, the end is {head:?}");
+    }
+    bench.db.drop().await.expect("dropped");
+    let (mut gone, mut idle) = (false, 0);
+    while idle < 3 {
+        let batch = invalidated.next().await.expect("a batch");
+        let head = bench.head().await;
+        assert!(!batch.quiet || batch.level.time <= head.time, "{batch:?}, the end is {head:?}");
+        gone |= batch.level.time > head.time;
+        idle += usize::from(gone);
+    }
+    // Once something is written there, it is.
+    bench.client.database("elsewhere").collection("x").insert_one(doc! {"a": 1}).await.expect("ok");
+    let head = bench.head().await;
+    for reader in [&mut handed_off, &mut invalidated] {
+        read_to(&mut **reader, head).await;
+    }
+}
+
 #[tokio::test]
 async fn our_writes_come_exactly_with_what_was_before() {
     let Some(bench) = bench().await else { return };

@@ -94,6 +94,10 @@ struct Tail {
     /// The place of the last event.
     at: LogPosition,
     level: LogPosition,
+    /// Where the cursor began. Its first mark is that, and says nothing of what lies there.
+    began: u64,
+    /// An empty reply has looked up to here, and found nothing more.
+    looked: u64,
     /// Resume tokens have shown no other time than their events.
     tokens_hold: bool,
     /// Documents that were read as of a time: their events up to then are contained in that.
@@ -105,7 +109,8 @@ struct Tail {
 impl Tail {
     async fn open(shared: Arc<Shared>, after: LogPosition) -> Result<Self, StoreError> {
         // The handoff from a snapshot at the last write's time T is T + 1.
-        if after.time > shared.answered(log::latest(&shared)).await?.saturating_add(1) {
+        let ends = shared.answered(log::ends(&shared)).await?;
+        if after.time > ends.written.saturating_add(1) {
             let why = "it lies in the future of this log";
             return Err(StoreError::PositionLost(why.into()));
         }
@@ -120,6 +125,8 @@ impl Tail {
             after,
             at,
             level: after,
+            began: after.time,
+            looked: ends.committed,
             tokens_hold: true,
             ahead: HashMap::new(),
             listing_changed: false,
@@ -165,7 +172,18 @@ impl Tail {
         self.advance(&reply);
         let changes = steps.into_iter().map(|step| step.change).collect();
         // Through mongos an empty reply may be one that came before a shard had read on.
-        Ok(ChangeBatch { changes, level: self.level, quiet: empty && !self.shared.sharded })
+        let looked = self.looked >= self.level.time;
+        if empty && !looked {
+            self.look().await?;
+        }
+        let quiet = empty && looked && !self.shared.sharded;
+        Ok(ChangeBatch { changes, level: self.level, quiet })
+    }
+
+    /// The next reply that is asked for looks up to what a majority has by now.
+    async fn look(&mut self) -> Result<(), StoreError> {
+        self.looked = self.shared.answered(log::ends(&self.shared)).await?.committed;
+        Ok(())
     }
 
     async fn reply(&mut self) -> Result<RawBatch, StoreError> {
@@ -180,6 +198,8 @@ impl Tail {
 
     /// Goes on in another stream, counting anew what is read again.
     async fn reopen(&mut self) -> Result<(), StoreError> {
+        self.look().await?;
+        self.began = self.at.time;
         self.cursor = self.patience.open(&self.shared, self.at.time).await?;
         self.after = self.after.max(self.at);
         self.at = LogPosition::before(self.at.time);
@@ -254,6 +274,9 @@ impl Tail {
             .and_then(|token: Element<'_>| token_time(token.document()?));
         if let (true, Some(mark)) = (self.tokens_hold, mark) {
             self.level = self.level.max(LogPosition::before(mark));
+            if mark > self.began {
+                self.looked = self.looked.max(mark);
+            }
         }
     }
 }

@@ -67,13 +67,23 @@ pub(crate) fn committed(hello: &Document, sharded: bool) -> Option<u64> {
     }
 }
 
-/// The cluster time of the last write, committed by majority or not.
-pub(super) async fn latest(shared: &Shared) -> Result<u64, StoreError> {
-    let reply = hello(shared).await.map_err(|error| errors::plain(&error))?;
-    written(&reply).ok_or_else(no_time)
+/// The two ends of the log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    /// The cluster time of the last write, committed by majority or not.
+    pub(super) written: u64,
+    /// And of the last that is.
+    pub(super) committed: u64,
 }
 
-/// The same of a reply to `hello`.
+/// Both ends, as the primary knows them.
+pub(super) async fn ends(shared: &Shared) -> Result<Ends, StoreError> {
+    let reply = hello(shared).await.map_err(|error| errors::plain(&error))?;
+    let ends = written(&reply).zip(committed(&reply, shared.sharded));
+    ends.map(|(written, committed)| Ends { written, committed }).ok_or_else(no_time)
+}
+
+/// The cluster time of the last write in a reply to `hello`.
 pub(crate) fn written(hello: &Document) -> Option<u64> {
     let written = timestamp(optime(hello, "opTime"), "ts");
     written.or_else(|| timestamp(Some(hello), "operationTime"))
