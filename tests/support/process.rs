@@ -14,8 +14,13 @@ pub struct Process {
 impl Process {
     /// Starts it on a store, and waits until it has said where it listens.
     pub fn serve(store: &str, arguments: &[&str]) -> Self {
+        Self::serve_at("127.0.0.1:0", store, arguments)
+    }
+
+    /// The same at an address: where another one was that is gone.
+    pub fn serve_at(listen: &str, store: &str, arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_fhirtail"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--store", store])
+            .args(["serve", "--listen", listen, "--store", store])
             .args(arguments)
             .stderr(Stdio::piped())
             .spawn()

@@ -1,0 +1,86 @@
+//! 100,000 gaps: how long until the page has caught up, and how long it ever stands still.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::{
+    browser::Browser,
+    gaps::{gap, put, report, totals},
+    support::{
+        App, embedded,
+        writes::{self, commit, patient},
+    },
+};
+
+/// A task longer than this is felt.
+const LONGEST: f64 = 200.0;
+/// Gaps of each patient.
+const EACH: usize = 4;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_gaps_do_not_hold_up_the_page() {
+    let named = std::env::var("FHIRTAIL_DASHBOARD_GAPS").ok();
+    let count: usize = named.map_or(100_000, |count| count.parse().expect("a number"));
+    let bench = embedded();
+    let statuses = ["open-gap", "closed-gap", "closed-gap", "prospective-gap", "not-applicable"];
+    let patients: Vec<_> = (0..count / EACH).collect();
+    for some in patients.chunks(250) {
+        let resources = some.iter().flat_map(|&n| {
+            let gaps = (0..EACH)
+                .flat_map(move |m| [gap(n, m, statuses[(n + m) % statuses.len()]), report(n, m)]);
+            gaps.chain([patient(n, &format!("Family {}", n * 7919 % count))])
+        });
+        commit(&*bench.store, resources.map(|one| writes::put(&one)).collect()).await;
+    }
+    let (app, browser) = (App::start(bench.store.clone()).await, Browser::start().await);
+    let start = Instant::now();
+    browser.open(&app.url("/")).await;
+    browser.picture("loading-wide-light").await;
+    browser.until_live().await;
+    let loaded = start.elapsed();
+    assert_eq!(totals(&browser).await.iter().sum::<u64>() as usize, count);
+    let while_loading = longest(&browser).await;
+
+    // What somebody does with it: every order, a search, a measure, the end of the list.
+    for column in ["name", "1", "changed", "birth", "0"] {
+        let sort = format!("document.querySelector('[data-by=\"{column}\"]').click()");
+        browser.run(&sort).await;
+    }
+    browser.run("document.querySelector('#measure-rows button').click()").await;
+    browser.run("document.getElementById('search').value = 'family 77'").await;
+    browser.run("document.getElementById('search').dispatchEvent(new Event('input'))").await;
+    browser.run("document.getElementById('search').value = ''").await;
+    browser.run("document.getElementById('search').dispatchEvent(new Event('input'))").await;
+    browser.run("document.getElementById('patient-scroller').scrollTop = 1e9").await;
+    browser.picture("hundred-thousand-wide-light").await;
+    for n in 0..20 {
+        put(&app.url(""), &gap(n, 0, "closed-gap")).await;
+    }
+    let settled = "[...Array(20).keys()].every(n => page.model.gaps.get(`g${n}-0`).status === 2)";
+    browser.until(settled).await;
+    let in_use = longest(&browser).await;
+    println!(
+        "{count} gaps, {} events: caught up in {loaded:?} ({:.0}/s); longest task {while_loading:.0} ms \
+         while loading, {in_use:.0} ms in use",
+        count * 2 + patients.len(),
+        (count * 2 + patients.len()) as f64 / loaded.as_secs_f64(),
+    );
+    assert!(while_loading < LONGEST && in_use < LONGEST);
+    assert!(loaded < Duration::from_secs(60));
+    let elements = browser.run("return document.querySelectorAll('*').length").await;
+    assert!(elements.as_u64().is_some_and(|count| count < 2500), "{elements}");
+    browser.assert_sound().await;
+    app.stop().await;
+}
+
+/// The longest task since the last time, in ms.
+async fn longest(browser: &Browser) -> f64 {
+    let stalls = browser.run("return stalls.splice(0)").await;
+    let stalls: Vec<f64> = serde_json::from_value::<Vec<Value>>(stalls)
+        .expect("a list")
+        .iter()
+        .map(|one| one.as_f64().expect("a number"))
+        .collect();
+    stalls.into_iter().fold(0.0, f64::max)
+}
