@@ -35,7 +35,7 @@ export const stream = new Stream({
   remove: (type, id) => changed(filling.remove(type, id)),
   level,
   reset: () => { filling = new Model(); },
-  turn: () => { trend.hears(Date.now(), isHeard()); feedState(); soon(); },
+  turn: () => { trend.hears(Date.now(), isHeard()); feedState(); show(); },
 });
 
 const isHeard = () => !['waiting', 'refused', 'silent'].includes(stream?.phase);
@@ -60,6 +60,7 @@ function level() {
   isDirty = true;
   // The first point of the chart is the first whole state.
   trend.record(Date.now(), model.totals[OPEN], model.totals[CLOSED]);
+  show();
 }
 
 let told = '';
@@ -84,19 +85,20 @@ function soon() {
 }
 
 function show() {
+  clearTimeout(timer);
   timer = 0;
   const now = Date.now();
   showState(stream, now);
   if (isDirty) {
-    isDirty = false;
     showTotals(model);
     measures.show(model);
-    patients.refresh();
+    isDirty = patients.refresh();
     detail.show(model);
-    if (stream.isLive) trend.record(now, model.totals[OPEN], model.totals[CLOSED]);
+    if (stream.caughtUpAt) trend.record(now, model.totals[OPEN], model.totals[CLOSED]);
     chart.draw(trend, now);
   }
   feed.show();
+  if (isDirty) soon();
 }
 
 patients.take(model);

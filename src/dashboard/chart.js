@@ -19,7 +19,7 @@ class Panel {
     this.#box = box;
     this.#series = series;
     this.#name = name;
-    this.#svg = svg('svg', { role: 'img', class: name });
+    this.#svg = svg('svg', { role: 'img', class: name, 'aria-label': `${name} gaps over time: nothing yet` });
     this.now = h('strong', { class: 'now ' + name });
     this.delta = h('span', { class: 'minor' });
     box.append(h('p', { class: 'panel-head' }, h('span', {}, name + ' '), this.now, ' ', this.delta), this.#svg);
@@ -72,6 +72,7 @@ export class Chart {
   draw(trend, now) {
     const opened = trend.points[0]?.[0];
     $('no-trend').hidden = opened !== undefined;
+    for (const id of ['chart-open', 'chart-closed']) $(id).hidden = opened === undefined;
     if (opened === undefined) return;
     const minutes = Number($('window').value);
     const from = minutes ? now - minutes * 60_000 : Math.min(opened, now - 60_000);

@@ -21,10 +21,17 @@ const text = value => (typeof value === 'string' ? value : '');
 const texts = value => (Array.isArray(value) ? value.filter(one => typeof one === 'string') : []);
 const codings = concept => list(concept?.coding);
 
-/** What every resource has. */
-function stamp(resource) {
-  const changed = Date.parse(text(resource.meta?.lastUpdated));
-  return { id: text(resource.id), version: text(resource.meta?.versionId), changed: changed || 0 };
+const version = resource => text(resource.meta?.versionId);
+const changed = resource => Date.parse(text(resource.meta?.lastUpdated)) || 0;
+
+/** What 100,000 resources say alike is kept once. */
+const alike = new Map();
+function shared(value) {
+  const one = text(value);
+  const kept = alike.get(one);
+  if (kept !== undefined) return kept;
+  if (alike.size < 10_000) alike.set(one, one);
+  return one;
 }
 
 /** The id within a literal reference to a type, relative, absolute or versioned; else ''. */
@@ -48,12 +55,17 @@ export function gapOf(issue) {
   const known = codes.find(code => CODES.has(code));
   const details = list(issue.evidence).flatMap(evidence => list(evidence.detail));
   return {
-    ...stamp(issue),
+    id: text(issue.id),
+    version: version(issue),
+    changed: changed(issue),
+    /** Set by the model: the patient's row, and the measure that counts it. */
+    row: null,
+    measure: null,
     status: known === undefined ? OTHER : CODES.get(known),
-    code: known ?? codes.find(Boolean) ?? text(extension?.valueCodeableConcept?.text),
+    code: shared(known ?? codes.find(Boolean) ?? extension?.valueCodeableConcept?.text),
     patient: whom(issue.patient),
     display: text(issue.patient?.display),
-    title: text(issue.code?.text),
+    title: shared(issue.code?.text),
     reports: details.map(detail => idOf(detail.reference, 'MeasureReport')).filter(Boolean),
     identified: text(issue.identifiedDateTime) || text(issue.identifiedPeriod?.start),
   };
@@ -66,10 +78,11 @@ export function reportOf(report) {
   const numerator = list(group.population)
     .find(one => codings(one.code).some(coding => coding.code === 'numerator'))?.count;
   return {
-    ...stamp(report),
-    measure: text(report.measure),
-    start: text(report.period?.start),
-    end: text(report.period?.end),
+    id: text(report.id),
+    version: version(report),
+    measure: shared(report.measure),
+    start: shared(report.period?.start),
+    end: shared(report.period?.end),
     score: typeof score === 'number' ? score : null,
     numerator: typeof numerator === 'number' ? numerator : null,
   };
@@ -83,7 +96,8 @@ export function compositionOf(composition) {
     gaps: list(section.entry).map(entry => idOf(entry.reference, 'DetectedIssue')).filter(Boolean),
   }));
   return {
-    ...stamp(composition),
+    id: text(composition.id),
+    version: version(composition),
     title: text(composition.title),
     date: text(composition.date),
     patient: composition.subject ? whom(composition.subject) : '',
@@ -97,10 +111,12 @@ export function patientOf(patient) {
   const name = names.find(one => one.use === 'official') ?? names[0] ?? {};
   const given = texts(name.given).join(' ');
   return {
-    ...stamp(patient),
+    id: text(patient.id),
+    version: version(patient),
+    changed: changed(patient),
     name: [text(name.family), given].filter(Boolean).join(', ') || text(name.text),
     birth: text(patient.birthDate),
-    gender: text(patient.gender),
+    gender: shared(patient.gender),
     number: text(list(patient.identifier)[0]?.value),
   };
 }

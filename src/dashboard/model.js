@@ -65,14 +65,13 @@ export class Model {
   // Gaps
 
   #putGap(resource) {
-    const facts = gapOf(resource);
+    const gap = gapOf(resource);
     const old = this.gaps.get(resource.id);
-    if (!facts) return old ? this.#dropGap(resource.id) : null;
-    if (this.#isRepeat(old, facts)) return null;
+    if (!gap) return old ? this.#dropGap(resource.id) : null;
+    if (this.#isRepeat(old, gap)) return null;
     if (old) this.#release(old);
-    const gap = { ...facts, row: null, measure: null };
     this.gaps.set(gap.id, gap);
-    for (const report of this.#named(gap)) this.#waiters(report).add(gap);
+    for (const report of this.#named(gap)) this.#await(report, gap);
     this.#home(gap);
     if (old) this.#settle(old);
     return {
@@ -98,9 +97,15 @@ export class Model {
   }
 
   #forget(gap, report) {
-    const waiters = this.#waiters(report);
-    waiters.delete(gap);
-    if (waiters.size === 0) this.#gapsOfReport.delete(report);
+    const left = (this.#gapsOfReport.get(report) ?? []).filter(other => other !== gap);
+    if (left.length > 0) this.#gapsOfReport.set(report, left);
+    else this.#gapsOfReport.delete(report);
+  }
+
+  #await(report, gap) {
+    const gaps = this.#gapsOfReport.get(report);
+    if (!gaps) this.#gapsOfReport.set(report, [gap]);
+    else if (!gaps.includes(gap)) gaps.push(gap);
   }
 
   /** The reports that a gap belongs to: those it names, then a composition's section. */
@@ -175,12 +180,6 @@ export class Model {
     return measure;
   }
 
-  #waiters(report) {
-    let waiters = this.#gapsOfReport.get(report);
-    if (!waiters) this.#gapsOfReport.set(report, (waiters = new Set()));
-    return waiters;
-  }
-
   // Reports and compositions
 
   #putReport(resource) {
@@ -213,7 +212,7 @@ export class Model {
       for (const id of section.gaps) this.#setSection(id, section);
     }
     const row = composition.patient && this.#row(composition.patient);
-    if (row) row.compositions.add(composition);
+    if (row) (row.compositions ??= new Set()).add(composition);
     return null;
   }
 
@@ -228,7 +227,7 @@ export class Model {
     }
     const row = this.rows.get(composition.patient);
     if (row) {
-      row.compositions.delete(composition);
+      row.compositions?.delete(composition);
       this.#keepOrDrop(row);
     }
     return null;
@@ -240,7 +239,7 @@ export class Model {
     if (section) this.#sectionOfGap.set(id, section);
     else this.#sectionOfGap.delete(id);
     if (!gap) return;
-    this.#named(gap).forEach(report => this.#waiters(report).add(gap));
+    this.#named(gap).forEach(report => this.#await(report, gap));
     this.#rehome(gap);
   }
 
@@ -251,7 +250,7 @@ export class Model {
     if (!row) {
       row = {
         key, facts: null, display: '', gone: false, counts: none(), gaps: new Set(),
-        compositions: new Set(), changed: 0,
+        compositions: null, changed: 0,
       };
       this.rows.set(key, row);
       this.moved.add(row);
@@ -260,7 +259,7 @@ export class Model {
   }
 
   #keepOrDrop(row) {
-    if (row.facts || row.gaps.size > 0 || row.compositions.size > 0) return;
+    if (row.facts || row.gaps.size > 0 || row.compositions?.size > 0) return;
     if (this.rows.get(row.key) !== row) return;
     this.rows.delete(row.key);
     this.moved.add(row);

@@ -5,8 +5,13 @@
 
 import { nameOf } from './model.js';
 
+const ASCII = /^[\x00-\x7f]*$/;
+/** So many rows are put in their place at a time: the others wait for the next. */
+const AT_ONCE = 2500;
+
 /** How a name is compared and searched: no case, no accents. */
 export function fold(text) {
+  if (ASCII.test(text)) return text.toLowerCase();
   return text.normalize('NFD').replace(/\p{M}/gu, '').toLowerCase();
 }
 
@@ -16,11 +21,16 @@ export class Order {
   /** `{row, fold, text}`, in the order of `fold`. */
   #sorted = [];
 
-  /** Takes what moved in a model since the last time. */
+  /** Takes what moved in a model since the last time. Returns whether more is left. */
   update(model) {
-    if (model.moved.size === 0) return;
-    const moved = model.moved;
+    if (model.moved.size === 0) return false;
+    let moved = model.moved;
     model.moved = new Set();
+    if (moved.size > AT_ONCE) {
+      const all = [...moved];
+      moved = new Set(all.slice(0, AT_ONCE));
+      model.moved = new Set(all.slice(AT_ONCE));
+    }
     const came = [];
     for (const row of moved) {
       if (model.rows.get(row.key) !== row) continue;
@@ -30,6 +40,7 @@ export class Order {
     came.sort(before);
     const stayed = this.#sorted.filter(entry => !moved.has(entry.row));
     this.#sorted = merged(stayed, came);
+    return model.moved.size > 0;
   }
 
   /**
@@ -59,13 +70,17 @@ function hasGap(row, measure, status) {
 
 const birth = row => Date.parse(row.facts?.birth ?? '') || 0;
 
-/** Stable: rows that are equal stay in the order of their names. */
+/** Rows that are equal stay in the order of their names. */
 function byNumber(rows, number, down) {
-  const sign = down ? -1 : 1;
-  return rows
-    .map((row, at) => ({ row, at, number: number(row) }))
-    .sort((a, b) => sign * (a.number - b.number) || a.at - b.at)
-    .map(entry => entry.row);
+  const buckets = new Map();
+  for (const row of rows) {
+    const value = number(row);
+    const bucket = buckets.get(value);
+    if (bucket) bucket.push(row);
+    else buckets.set(value, [row]);
+  }
+  const values = [...buckets.keys()].sort((a, b) => (down ? b - a : a - b));
+  return values.flatMap(value => buckets.get(value));
 }
 
 function merged(left, right) {

@@ -6,6 +6,7 @@ import { $, attribute, h, say } from './dom.js';
 import { Order } from './order.js';
 import { age, date, number, when } from './words.js';
 
+const STILL = matchMedia('(prefers-reduced-motion: reduce)');
 /** Rows beyond the view, above and below. */
 const MARGIN = 6;
 
@@ -62,11 +63,10 @@ export class Patients {
     this.refresh(true);
   }
 
-  /** Puts the list in order again, unless somebody is at it. */
+  /** Puts the list in order again, unless somebody is at it. Returns whether more is left to do. */
   refresh(isAsked = false) {
     const model = this.#model;
-    if (!model) return;
-    this.#order.update(model);
+    const isLeft = this.#order.update(model);
     if (isAsked || !this.#isHeld) {
       const filter = { words: this.words, measure: this.#measure, status: this.status };
       this.#rows = this.#order.select(filter, this.sort);
@@ -80,6 +80,7 @@ export class Patients {
     $('no-patients').hidden = this.#rows.length > 0;
     say($('no-patients'), model.concerned === 0 ? 'No care gap has come yet.' : 'Nobody matches.');
     this.#paint();
+    return isLeft;
   }
 
   /** Where the focus goes back to when the detail closes. */
@@ -139,7 +140,7 @@ export class Patients {
     const cells = STATUSES.map(one => h('span', { role: 'gridcell', class: 'count ' + one }));
     const changed = h('span', { role: 'gridcell', class: 'changed' });
     const element = h('div', { role: 'row', class: 'row' }, name, birth, ...cells, changed);
-    const slot = { element, button, id, birth, cells, changed, at: -1, row: null };
+    const slot = { element, button, id, birth, cells, changed, flashes: [], at: -1, row: null };
     element.onclick = () => { this.#at = slot.at; this.#onOpen(slot.row, slot.at); };
     $('patient-space').append(element);
     return slot;
@@ -157,14 +158,15 @@ export class Patients {
     attribute(button, 'tabindex', at === this.#at ? 0 : -1);
     say(button, nameOf(row));
     button.classList.toggle('unknown', !row.facts);
-    const number_ = row.facts?.number || row.key;
-    say(slot.id, row.gone ? `${number_} · deleted` : number_ === button.textContent ? '' : number_);
+    const known = row.facts?.number || row.key;
+    say(slot.id, row.gone ? 'deleted' : known === button.textContent ? '' : known);
     const facts = row.facts;
     say(slot.birth, facts?.birth ? `${date(facts.birth)} · ${age(facts.birth, Date.now())}` : '–');
     row.counts.forEach((count, status) => {
       const cell = slot.cells[status];
       const text = number(count);
-      if (!isOther && cell.textContent !== text) flash(cell);
+      if (isOther) slot.flashes[status]?.cancel();
+      else if (cell.textContent !== text) slot.flashes[status] = flash(cell);
       say(cell, text);
       cell.classList.toggle('none', count === 0);
     });
@@ -187,9 +189,8 @@ export class Patients {
   }
 }
 
+/** Marks for a moment what has changed. */
 function flash(cell) {
-  cell.getAnimations().forEach(animation => animation.cancel());
-  if (matchMedia('(prefers-reduced-motion: reduce)').matches) return;
-  const marked = getComputedStyle(cell).getPropertyValue('--mark');
-  cell.animate([{ backgroundColor: marked }, { backgroundColor: 'transparent' }], { duration: 1800 });
+  if (STILL.matches) return null;
+  return cell.animate([{ backgroundColor: 'var(--mark)' }, { backgroundColor: 'transparent' }], 1800);
 }

@@ -4,6 +4,8 @@
 // on any status but 200, and hears nothing where a connection died without a word: then the page
 // opens another, from the last id that it saw itself.
 
+import { Batches } from './batches.js';
+
 const TYPES = ['DetectedIssue', 'MeasureReport', 'Composition', 'Patient'];
 const PATH = 'fhir/$export?_type=' + TYPES.join(',');
 
@@ -36,6 +38,7 @@ export class Stream {
   isAgain = false;
   cuts = 0;
   #source = null;
+  #batches = new Batches();
   #tries = 0;
   #timer = 0;
   #asking = false;
@@ -61,19 +64,21 @@ export class Stream {
     const source = new EventSource(PATH + from);
     this.#source = source;
     this.due = 0;
+    const batches = this.#batches;
     const on = (name, then) => source.addEventListener(name, event => {
       if (source !== this.#source) return;
-      if (name !== 'OperationOutcome') this.#count(event);
-      then(event);
+      this.#count(event);
+      batches.add(then, event.data);
     });
-    source.onopen = () => source === this.#source && this.#opened();
-    source.onerror = () => source === this.#source && this.#cut(source);
-    for (const type of TYPES) on(type, event => this.#put(event.data));
-    on('deleted', event => this.#deleted(event.data));
+    // Each of these holds from then on, so it waits for the events before it.
+    source.onopen = () => batches.add(() => source === this.#source && this.#opened());
+    source.onerror = () => batches.add(given => source === this.#source && this.#cut(given), source.readyState);
+    for (const type of TYPES) on(type, data => this.#put(data));
+    on('deleted', data => this.#deleted(data));
     on('caught-up', () => this.#level());
     on('fell-behind', () => this.#turn('behind'));
-    on('reset', event => this.#reset(event.data));
-    on('OperationOutcome', event => { this.why = diagnostics(event.data); });
+    on('reset', data => this.#reset(data));
+    on('OperationOutcome', data => { this.why = diagnostics(data); });
   }
 
   /** Events a second, lately. */
@@ -96,6 +101,7 @@ export class Stream {
   #count(event) {
     const now = Date.now();
     this.events += 1;
+    // What says why the stream ends has no id of its own, and a reset takes the last one back.
     this.position = event.lastEventId;
     this.heard = now;
     const second = Math.floor(now / 1000);
@@ -137,8 +143,8 @@ export class Stream {
     this.#rates = [];
     this.isAgain = false;
     this.why = '';
-    this.#handler.level();
     this.#turn('live');
+    this.#handler.level();
   }
 
   #reset(data) {
@@ -149,9 +155,9 @@ export class Stream {
     this.#turn('loading');
   }
 
-  #cut(source) {
+  #cut(readyState) {
     if (this.phase === 'live' || this.phase === 'loading' || this.phase === 'resuming') this.cuts += 1;
-    if (source.readyState === EventSource.CLOSED) return this.#refused();
+    if (readyState === EventSource.CLOSED) return this.#refused();
     this.due = Date.now() + RETRY;
     this.#turn('waiting');
   }

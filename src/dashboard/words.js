@@ -53,22 +53,28 @@ export function state(stream, now, isOnline = true) {
   const join = (...parts) => parts.filter(Boolean).join('; ');
   const soFar = `${number(stream.loaded)} so far, ${rate(stream.rate(now))} a second`;
   const next = stream.due > now ? `trying again in ${Math.ceil((stream.due - now) / 1000)} s` : 'trying again now';
-  const from = stream.position ? ' from where it stopped' : '';
+  const from = stream.position ? ` from position ${short(stream.position)}` : '';
+  const why = stream.why.replace(/\.$/, '');
   const network = isOnline ? '' : 'this device has no network';
   switch (stream.phase) {
     case 'loading':
       return stream.isAgain
-        ? ['Starting over', join(stream.why, `loading again: ${soFar}`, 'until then you see the last state')]
+        ? ['Starting over', join(why, `loading again: ${soFar}`, 'until then you see the last state')]
         : ['Loading history', soFar];
     case 'live':
       return ['Live', `caught up at ${time(stream.caughtUpAt)}; last event ${span(now - stream.heard)} ago`];
     case 'resuming': return ['Catching up', 'connected again; taking what was missed'];
     case 'behind': return ['Fell behind', `the stream is ahead of this page; catching up at ${rate(stream.rate(now))} a second`];
-    case 'waiting': return ['Reconnecting', join(network, stream.why, next + from, asOf)];
-    case 'refused': return ['No stream', join(stream.why || 'the server gives no stream', next + from, asOf)];
+    case 'waiting': return ['Reconnecting', join(network, why, next + from, asOf)];
+    case 'refused': return ['No stream', join(why || 'the server gives no stream', next + from, asOf)];
     case 'silent': return ['No answer', join(network, `nothing heard for ${span(now - stream.heard)}`, 'asking every few seconds', asOf)];
     default: return ['Connecting', 'asking the server for its stream'];
   }
+}
+
+/** A position, by its ends: the middle of a long one is of no help to anybody. */
+function short(position) {
+  return position.length <= 30 ? position : `${position.slice(0, 12)}…${position.slice(-14)}`;
 }
 
 /** How a status is called: the known ones by their word, an unknown one by its code. */

@@ -32,6 +32,7 @@ const FILES: &[File] = &files! {
     "style.css" "text/css; charset=utf-8"
     "icon.svg" "image/svg+xml"
     "app.js" "text/javascript; charset=utf-8"
+    "batches.js" "text/javascript; charset=utf-8"
     "chart.js" "text/javascript; charset=utf-8"
     "detail.js" "text/javascript; charset=utf-8"
     "dom.js" "text/javascript; charset=utf-8"

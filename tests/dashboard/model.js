@@ -15,7 +15,7 @@ function digest(model) {
   return JSON.stringify({
     totals: model.totals, concerned: model.concerned, size: model.size,
     gaps: sorted([...model.gaps.values()].map(gap => [gap.id, gap.version, gap.status, gap.row.key, gap.measure.key, model.reportOf(gap)?.id])),
-    rows: sorted([...model.rows.values()].map(row => [row.key, row.facts?.name, row.counts, row.gaps.size, row.compositions.size])),
+    rows: sorted([...model.rows.values()].map(row => [row.key, row.facts?.name, row.counts, row.gaps.size, row.compositions?.size ?? 0])),
     measures: sorted([...model.measures.values()].map(one => [one.key, one.counts, one.size])),
   });
 }
