@@ -98,5 +98,7 @@ export function told({ kind, measure, from, to }) {
   if (changed.length === 0) return { what: 'Patient', become: become('written again') };
   const what = changed.map(([, label]) => label).join(', ');
   const each = changed.map(([field, , show]) => [said(show(from[field])), ' → ', said(show(to[field]))]);
-  return { what, become: become(...each.flatMap((parts, at) => (at === 0 ? parts : ['; ', ...parts]))) };
+  const told = become(...each.flatMap((parts, at) => (at === 0 ? parts : ['; ', ...parts])));
+  told.classList.add('long');
+  return { what, become: told };
 }

@@ -34,7 +34,11 @@ export class Patients {
     this.#scroller.addEventListener('keydown', event => this.#key(event));
     new ResizeObserver(() => { this.#measureRow(); this.#paint(); }).observe(this.#scroller);
     // Rows must not jump from under the pointer or the keyboard.
-    const hold = is => { this.#isHeld = is; };
+    const hold = is => {
+      this.#isHeld = is;
+      $('held').hidden = !is;
+      if (!is) this.refresh();
+    };
     this.#scroller.addEventListener('pointerenter', event => hold(event.pointerType === 'mouse'));
     this.#scroller.addEventListener('pointerleave', () => hold(this.#scroller.contains(document.activeElement)));
     this.#scroller.addEventListener('focusin', () => hold(true));
