@@ -57,9 +57,15 @@ export class Order {
       rows.push(row);
     }
     if (by === 'name') return down ? rows.reverse() : rows;
-    return byNumber(rows, by === 'changed' ? row => row.changed : by === 'birth' ? birth : row => row.counts[by], down);
+    return byNumber(rows, NUMBERS[by] ?? (row => row.counts[by]), down);
   }
 }
+
+/** Orders that are no count: by the second, by the day. */
+const NUMBERS = {
+  changed: row => Math.floor(row.changed / 1000),
+  birth: row => Math.floor((Date.parse(row.facts?.birth ?? '') || 0) / 86_400_000),
+};
 
 function hasGap(row, measure, status) {
   for (const gap of row.gaps) {
@@ -68,19 +74,18 @@ function hasGap(row, measure, status) {
   return false;
 }
 
-const birth = row => Date.parse(row.facts?.birth ?? '') || 0;
+/** More rows than there will ever be. */
+const PLACES = 2 ** 20;
 
-/** Rows that are equal stay in the order of their names. */
+/**
+ * Rows that are equal stay in the order of their names. Number and place are sorted as one number:
+ * many times as fast as objects by a function.
+ */
 function byNumber(rows, number, down) {
-  const buckets = new Map();
-  for (const row of rows) {
-    const value = number(row);
-    const bucket = buckets.get(value);
-    if (bucket) bucket.push(row);
-    else buckets.set(value, [row]);
-  }
-  const values = [...buckets.keys()].sort((a, b) => (down ? b - a : a - b));
-  return values.flatMap(value => buckets.get(value));
+  const keys = new Float64Array(rows.length);
+  rows.forEach((row, at) => { keys[at] = (down ? -number(row) : number(row)) * PLACES + at; });
+  keys.sort();
+  return Array.from(keys, key => rows[key - Math.floor(key / PLACES) * PLACES]);
 }
 
 function merged(left, right) {
