@@ -9,7 +9,7 @@ import { Batches } from './batches.js';
 const TYPES = ['DetectedIssue', 'MeasureReport', 'Composition', 'Patient'];
 const PATH = 'fhir/$export?_type=' + TYPES.join(',');
 
-/** What the server asks an EventSource to wait, unless it says otherwise; the page can't read it. */
+/** What a server asks an EventSource to wait, unless it is set otherwise. */
 const RETRY = 3000;
 const LONGEST = 30_000;
 /** After so much silence the page asks whether the server is there. */
@@ -40,6 +40,8 @@ export class Stream {
   #source = null;
   #batches = new Batches();
   #tries = 0;
+  #retry = RETRY;
+  #cutAt = 0;
   #timer = 0;
   #asking = false;
   /** When the server last said that it is there, apart from events. */
@@ -158,7 +160,11 @@ export class Stream {
   #cut(readyState) {
     if (this.phase === 'live' || this.phase === 'loading' || this.phase === 'resuming') this.cuts += 1;
     if (readyState === EventSource.CLOSED) return this.#refused();
-    this.due = Date.now() + RETRY;
+    // The second failure tells how long the browser waits, which the page can't read.
+    const now = Date.now();
+    if (this.phase === 'waiting') this.#retry = Math.min(LONGEST, Math.max(100, now - this.#cutAt));
+    this.#cutAt = now;
+    this.due = now + this.#retry;
     this.#turn('waiting');
   }
 
