@@ -67,7 +67,7 @@ let told = '';
 /** Cuts and returns stand in the feed, between the changes that they divide. */
 function feedState() {
   const { phase } = stream;
-  const text = phase === 'live' && told !== '' && told !== 'live' ? 'Connected again: nothing missed'
+  const text = phase === 'live' && told === 'lost' && !stream.isAgain ? 'Connected again: nothing missed'
     : phase === 'waiting' || phase === 'silent' || phase === 'refused' ? 'Connection lost' : '';
   const next = text && phase !== 'live' ? 'lost' : phase === 'live' ? 'live' : told;
   if (text && stream.caughtUpAt && next !== told) feed.note(text, Date.now());

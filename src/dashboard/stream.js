@@ -143,10 +143,10 @@ export class Stream {
   #level() {
     this.caughtUpAt = Date.now();
     this.#rates = [];
-    this.isAgain = false;
     this.why = '';
     this.#turn('live');
     this.#handler.level();
+    this.isAgain = false;
   }
 
   #reset(data) {
