@@ -22,6 +22,7 @@ pub mod live;
 pub mod plan;
 pub mod position;
 pub mod request;
+pub mod search;
 mod seldom;
 pub mod server;
 pub mod session;

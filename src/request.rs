@@ -219,13 +219,14 @@ fn floor_ms_of(nanoseconds: i128) -> i64 {
 
 /// What `Prefer` asks (RFC 7240): several headers or a list, tokens in any case.
 #[derive(Default)]
-struct Prefer {
+pub(crate) struct Prefer {
     event_source: bool,
-    lenient: bool,
+    /// Parameters that are not known are ignored.
+    pub(crate) lenient: bool,
 }
 
 impl Prefer {
-    fn parse(headers: &HeaderMap) -> Self {
+    pub(crate) fn parse(headers: &HeaderMap) -> Self {
         let mut prefer = Self::default();
         for preference in list(headers, &header::HeaderName::from_static("prefer")) {
             let preference = preference.split(';').next().unwrap_or_default();
@@ -241,12 +242,16 @@ impl Prefer {
 }
 
 /// The items of a header that is a list.
-fn list<'h>(headers: &'h HeaderMap, name: &header::HeaderName) -> impl Iterator<Item = &'h str> {
+pub(crate) fn list<'h>(
+    headers: &'h HeaderMap,
+    name: &header::HeaderName,
+) -> impl Iterator<Item = &'h str> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|item| !item.is_empty())
 }
 
-const NDJSON: [&str; 3] = ["application/fhir+ndjson", "application/ndjson", "application/x-ndjson"];
+pub(crate) const NDJSON: [&str; 3] =
+    ["application/fhir+ndjson", "application/ndjson", "application/x-ndjson"];
 
 fn format(prefer: &Prefer, headers: &HeaderMap) -> Result<Format, ApiError> {
     if prefer.event_source {
@@ -282,7 +287,7 @@ fn format(prefer: &Prefer, headers: &HeaderMap) -> Result<Format, ApiError> {
 }
 
 /// A media range in lower case without its parameters, and its weight in thousandths.
-fn media_range(item: &str) -> (String, u16) {
+pub(crate) fn media_range(item: &str) -> (String, u16) {
     let mut parts = item.split(';').map(str::trim);
     let range = parts.next().unwrap_or_default().to_ascii_lowercase();
     let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));

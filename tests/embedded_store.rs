@@ -34,6 +34,8 @@ mod crash;
 #[allow(dead_code, reason = "shared with the conformance suite")]
 #[path = "conformance/support.rs"]
 mod support;
+#[path = "embedded_store/torn.rs"]
+mod torn;
 
 const FILE: &str = "fhirtail.redb";
 

@@ -477,6 +477,35 @@ fn a_dropped_collection_needs_a_reset() {
     assert!(told.faults.is_empty(), "{:?}", told.faults);
 }
 
+/// A history that is read after its collection was dropped holds nothing of it: its client must
+/// hear of the drop before it hears that it has all.
+#[test]
+fn a_history_of_what_was_dropped_is_not_caught_up() {
+    let mut journal = Journal::default();
+    let value = |n: u64| json!({"resourceType": "Patient", "id": "1", "language": format!("w{n}")});
+    let whats = [What::Is(value(1)), What::Is(value(2)), What::Swept(None)];
+    let place = |time| LogPosition { time, consumed: 1 };
+    for (time, what) in [1, 2, 9].into_iter().zip(whats) {
+        let at = place(time);
+        journal.push(Commit { at, url: "Patient/1".into(), what, exact: true });
+    }
+    let at = place(2);
+    let update = said("Patient", live(at), value(2).to_string());
+    let reset = said("reset", String::new(), "{}".into());
+    let of = |said: &[&Seen]| {
+        let mut seen = vec![Seen::Connected { from: None, written: 0 }];
+        seen.extend(said.iter().map(|said| (*said).clone()));
+        verdict(&journal, &Transcript { seen })
+    };
+    let empty = control("caught-up", place(9));
+    let honest = of(&[&update, &reset, &empty]);
+    assert!(honest.faults.is_empty(), "{:?}", honest.faults);
+    for hasty in [at, place(8)] {
+        let hasty = of(&[&update, &control("caught-up", hasty), &reset, &empty]);
+        assert_eq!(hasty.count(Kind::Missing), 1, "{hasty:?}");
+    }
+}
+
 /// An update that comes without its document may bring a later one; the versions in between are
 /// then not missing, and none of them may follow.
 #[test]

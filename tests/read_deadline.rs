@@ -83,6 +83,62 @@ async fn a_slow_body() {
     assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
 }
 
+/// No part of it is late, and it never ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_a_byte_now_and_then() {
+    let bench = support::embedded();
+    let app = App::with(bench.store.clone(), &["--read-deadline", "0.2"]).await;
+    let mut socket = TcpStream::connect(app.address).await.expect("a connection");
+    let head = "Host: x\r\nContent-Type: application/fhir+json\r\nContent-Length: 1000000";
+    let head = format!("PUT /fhir/Patient/a HTTP/1.1\r\n{head}\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.expect("written");
+    let (mut answers, mut asks) = socket.split();
+    let mut answer = String::new();
+    let dribble = async {
+        while asks.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let read = async { answers.read_to_string(&mut answer).await };
+    let both = async { tokio::join!(dribble, read) };
+    // The connection may be reset behind the answer.
+    let _ = timeout(PATIENCE, both).await.expect("the connection is closed");
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+}
+
+/// Who ends its side has said all, and gets what it asked for. A stream has no end: its client,
+/// that has hung up for all that can be known, gets what is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_side_that_is_closed() {
+    let (app, _bench) = server().await;
+    let get = |path: &str, accept: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n")
+    };
+    let body = r#"{"resourceType":"Patient","id":"a"}"#;
+    let put = format!(
+        "PUT /fhir/Patient/a HTTP/1.1\r\nHost: x\r\nContent-Type: application/fhir+json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let asked = [
+        (put, "201 ", "\"Patient\""),
+        (get("/fhir/Patient/a", "*/*"), "200 ", "\"Patient\""),
+        (get("/fhir/$export", "application/fhir+ndjson"), "200 ", "}\n\r\n0\r\n\r\n"),
+        (get("/fhir/Patient", "*/*"), "200 ", "]}\r\n0\r\n\r\n"),
+        (get("/fhir/$export", "text/event-stream"), "200 ", "text/event-stream"),
+    ];
+    for (request, status, holds) in asked {
+        let mut socket = TcpStream::connect(app.address).await.expect("a connection");
+        socket.write_all(request.as_bytes()).await.expect("written");
+        socket.shutdown().await.expect("closed");
+        let mut answer = String::new();
+        let read = timeout(PATIENCE, socket.read_to_string(&mut answer)).await;
+        read.expect("the connection is closed").expect("text");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
+        assert!(answer.contains(holds), "{request}: {answer}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_head() {
     let (app, _bench) = server().await;

@@ -328,6 +328,17 @@ async fn a_position_in_another_querys_history_is_refused() {
     assert_eq!(EventStream::request(&same, Some(&position)).await.status(), 200);
 }
 
+/// Writes patients, which a narrow client has not asked for.
+fn write_on(bench: &Bench) -> tokio::task::JoinHandle<()> {
+    let store = bench.store.clone();
+    tokio::spawn(async move {
+        for n in 0.. {
+            commit(store.as_ref(), vec![put(&patient(2, &n.to_string()))]).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+}
+
 /// What nobody asked for still moves a narrow client's position.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_checkpoint_moves_the_position() {
@@ -335,13 +346,7 @@ async fn a_silent_checkpoint_moves_the_position() {
     let (bench, app) = served().await;
     let mut stream = EventStream::open(&app.url("/fhir/Basic/$export"), None).await;
     let start = stream.until("caught-up").await.pop().expect("caught-up").id;
-    let store = bench.store.clone();
-    let writer = tokio::spawn(async move {
-        for n in 0.. {
-            commit(store.as_ref(), vec![put(&patient(2, &n.to_string()))]).await;
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    });
+    let writer = write_on(&bench);
     let moved = loop {
         match stream.item().await.expect("the stream goes on") {
             Item::Checkpoint(id) => break id,
@@ -353,6 +358,28 @@ async fn a_silent_checkpoint_moves_the_position() {
     assert_ne!(moved, start);
     let mut resumed = EventStream::open(&app.url("/fhir/Basic/$export"), Some(&moved)).await;
     assert_eq!(resumed.event().await.expect("an event").event, "caught-up");
+}
+
+/// A compressed stream is never the crowd's: its own session tells it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_checkpoint_comes_compressed_too() {
+    let (bench, app) = served().await;
+    let headers = [("accept", SSE_TYPE), ("accept-encoding", "gzip")];
+    let response = get(&app, "/fhir/Basic/$export", &headers).await;
+    let mut chunks = response.bytes_stream();
+    let writer = write_on(&bench);
+    let is_told = |text: &str| {
+        let blocks: Vec<_> = text.split("\n\n").collect();
+        blocks[..blocks.len() - 1].iter().any(|block| block.starts_with("id: "))
+    };
+    let mut encoded = Vec::new();
+    let told = async {
+        while !is_told(&decoded("gzip", &encoded)) {
+            encoded.extend(chunks.next().await.expect("a chunk").expect("bytes"));
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("in time");
+    writer.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -98,8 +98,8 @@ fn rows(lab: &Lab, table: &mut Table, figures: &Figures, deadline: f64) {
     table.section(format!("stalled: {streams} clients that stop reading, {rate} events/s"));
     table.figure("RSS before", *before_mb, "MB", Target::None);
     let beside = (*before_mb, "before");
-    table.ratio("RSS meanwhile, at most", (reaping.peak_mb, "MB"), beside, Target::None);
-    table.ratio("RSS after", (*after_mb, "MB"), beside, Target::None);
+    table.ratio("RSS meanwhile, at most", (reaping.peak_mb, "MB"), beside, Target::AtMost(1.1));
+    table.ratio("RSS after", (*after_mb, "MB"), beside, Target::AtMost(1.1));
     table.figure("waiting in their sockets", reaping.waiting_mb, "MB", Target::None);
     table.figure("stalled clients left", reaping.left as f64, "", Target::AtMost(0.0));
     table.figure("their sockets are full after", reaping.full_after, "s", Target::None);
@@ -109,7 +109,7 @@ fn rows(lab: &Lab, table: &mut Table, figures: &Figures, deadline: f64) {
         table.figure("  and from then they are gone after", reaping.gone_after, "s", bound);
     }
     let beside = (calm.p99, "calm");
-    table.ratio("others: commit to client, p99", (during.p99, "ms"), beside, Target::None);
+    table.ratio("others: commit to client, p99", (during.p99, "ms"), beside, Target::AtMost(3.0));
 }
 
 /// Watches the stalled clients' sockets until all are gone, or should long be.

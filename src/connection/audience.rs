@@ -149,7 +149,7 @@ impl Audience {
     pub(super) fn finish(&mut self) {
         self.said.clear();
         if self.bytes > 0 {
-            count_sent(Format::Sse, self.events, self.bytes);
+            count_sent(Format::Sse.name(), self.events, self.bytes);
             (self.events, self.bytes) = (0, 0);
         }
         for committed in self.committed.drain(..) {

@@ -83,6 +83,8 @@ async fn http1(shared: &Connections, socket: Socket, peer: SocketAddr) -> Spoken
     let mut draining = shared.drain.is_cancelled();
     let mut connection = http1::Builder::new()
         .keep_alive(!draining)
+        // Who has said all that it will say may still listen.
+        .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(shared.options.head_deadline)
         .serve_connection(TokioIo::new(guard), service);

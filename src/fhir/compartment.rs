@@ -3,26 +3,25 @@
 //! A stream that is restricted to patients asks this of every resource, so the JSON text is
 //! walked along the few paths that count and nothing is built from the rest.
 
-use std::{fmt, sync::LazyLock};
+use std::sync::LazyLock;
 
-use serde::{
-    Deserialize,
-    de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
-};
+use serde::Deserialize;
 
 use super::{
     ResourceType, TypeSet,
+    element::text,
     resource::{Invalid, is_id},
+    walk::{Step, Tree},
 };
 
 /// Type and element paths, one type a line: see its head.
 const TABLE: &str = include_str!("compartment_patient.txt");
 
-static ROOTS: LazyLock<Vec<(ResourceType, Node)>> = LazyLock::new(|| {
+static ROOTS: LazyLock<Vec<(ResourceType, Tree<()>)>> = LazyLock::new(|| {
     let rows = TABLE.lines().filter(|line| !line.starts_with('#'));
     let root = |row: &'static str| {
         let (name, paths) = row.split_once(' ')?;
-        Some((ResourceType::parse(name)?, Node::of(paths)))
+        Some((ResourceType::parse(name)?, tree(paths)))
     };
     rows.filter_map(root).collect()
 });
@@ -48,10 +47,14 @@ pub fn patients_of(ty: ResourceType, id: &str, json: &[u8]) -> Result<Vec<Box<st
     if ty.name() == "Patient" {
         patients.push(id.into());
     }
-    let mut reader = serde_json::Deserializer::from_slice(json);
-    Walk { node: &ROOTS[at].1, patients: &mut patients }
-        .deserialize(&mut reader)
-        .and_then(|()| reader.end())
+    let name = |(): &(), raw: &str| {
+        if let Some(id) = text(raw).as_deref().and_then(patient_id) {
+            patients.push(id.into());
+        }
+    };
+    ROOTS[at]
+        .1
+        .walk(json, name)
         .map_err(|e| Invalid(format!("the stored {ty} is not JSON: {e}")))?;
     Ok(sorted(patients))
 }
@@ -104,123 +107,15 @@ fn patient_id(reference: &str) -> Option<&str> {
     is_id(id).then_some(id)
 }
 
-/// The members to go into; a node without any is the text of a reference.
-#[derive(Default)]
-struct Node {
-    members: Vec<(&'static str, Node)>,
-}
-
-impl Node {
-    fn of(paths: &'static str) -> Self {
-        let mut root = Self::default();
-        for path in paths.split(' ') {
-            path.split('.').chain(["reference"]).fold(&mut root, Self::member);
-        }
-        root
+/// To the text of each reference at the end of these paths.
+fn tree(paths: &'static str) -> Tree<()> {
+    let mut tree = Tree::default();
+    for path in paths.split(' ') {
+        let steps = path.split('.').chain(["reference"]);
+        let steps: Vec<_> = steps.map(|name| Step { name, only: None }).collect();
+        tree.add(&steps, ());
     }
-
-    fn member(&mut self, name: &'static str) -> &mut Self {
-        let at = self.members.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
-            self.members.push((name, Self::default()));
-            self.members.len() - 1
-        });
-        &mut self.members[at].1
-    }
-}
-
-/// Walks a value along the paths of a node. An array is walked item by item.
-struct Walk<'w> {
-    node: &'w Node,
-    patients: &'w mut Vec<Box<str>>,
-}
-
-impl Walk<'_> {
-    fn again(&mut self) -> Walk<'_> {
-        Walk { node: self.node, patients: self.patients }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
-        while let Some(member) = members.next_key_seed(Among(&self.node.members))? {
-            match member {
-                Some(node) => members.next_value_seed(Walk { node, ..self.again() })?,
-                None => drop(members.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element_seed(self.again())?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        if self.node.members.is_empty()
-            && let Some(id) = patient_id(text)
-        {
-            self.patients.push(id.into());
-        }
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-}
-
-/// A member's name, as the node that it leads to.
-struct Among<'w>(&'w [(&'static str, Node)]);
-
-impl<'de, 'w> DeserializeSeed<'de> for Among<'w> {
-    type Value = Option<&'w Node>;
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
-        reader.deserialize_str(self)
-    }
-}
-
-impl<'w> Visitor<'_> for Among<'w> {
-    type Value = Option<&'w Node>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a member name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().find(|(known, _)| *known == name).map(|(_, node)| node))
-    }
+    tree
 }
 
 #[cfg(test)]
@@ -338,7 +233,7 @@ mod tests {
         assert!(group_members(b"[").is_err());
     }
 
-    /// What [`Walk`] does, on a tree.
+    /// What [`Tree::walk`] does, on a value.
     fn naive(value: &Value, path: &[&str], found: &mut Vec<Box<str>>) {
         match (value, path) {
             (Value::Array(items), _) => items.iter().for_each(|item| naive(item, path, found)),

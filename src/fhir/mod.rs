@@ -2,10 +2,13 @@
 
 pub mod bundle;
 pub mod compartment;
+pub(crate) mod element;
 pub mod instant;
 pub mod links;
 pub mod outcome;
 pub mod resource;
+mod strict;
 mod types;
+pub mod walk;
 
 pub use types::{ResourceType, TypeSet};

@@ -23,6 +23,8 @@ pub enum IssueType {
     Conflict,
     /// Too large.
     TooLong,
+    /// More than is done at once.
+    TooCostly,
     /// The caller may not.
     Forbidden,
     /// The data that a position needs has gone.
@@ -60,6 +62,12 @@ struct Issue<'a> {
 #[must_use]
 pub fn error(code: IssueType, diagnostics: &str, expression: &[String]) -> Bytes {
     one("error", code, diagnostics, expression)
+}
+
+/// The same of severity `warning`, for what was left out.
+#[must_use]
+pub fn warning(diagnostics: &str) -> Bytes {
+    one("warning", IssueType::NotSupported, diagnostics, &[])
 }
 
 /// The same for something that went well.

@@ -1,18 +1,15 @@
-//! A resource on its way into the store: read strictly, kept member by member and digit by digit.
+//! A resource on its way into the store: read strictly ([`super::strict`]), kept member by member
+//! and digit by digit.
 //!
 //! Only the write side builds this tree; what goes out is the stored text.
 
-use std::{collections::HashSet, fmt};
-
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use super::{ResourceType, instant};
 
-/// How deep a resource may nest. MongoDB ends at 100.
-pub const MAX_DEPTH: usize = 90;
+pub use super::strict::{Invalid, MAX_DEPTH, parse_json};
 
 /// A resource of a known type: its members in the order and with the numbers of its sender.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,11 +17,6 @@ pub struct Resource {
     ty: ResourceType,
     members: Map<String, Value>,
 }
-
-/// Why a text is no resource.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Invalid(pub String);
 
 impl Resource {
     /// Reads JSON text (UTF-8).
@@ -166,163 +158,6 @@ pub fn new_id() -> String {
     mongodb::bson::oid::ObjectId::new().to_hex()
 }
 
-/// Reads JSON strictly: UTF-8, at most [`MAX_DEPTH`] deep, no member twice in an object, only
-/// member names that FHIR elements can have.
-///
-/// # Errors
-/// Says what is wrong and, for syntax, at which line and column.
-pub fn parse_json(text: &[u8]) -> Result<Value, Invalid> {
-    let text = std::str::from_utf8(text)
-        .map_err(|e| Invalid(format!("the text is not UTF-8 from byte {} on", e.valid_up_to())))?;
-    if text.contains(PRIVATE) {
-        return Err(Invalid(format!("'{PRIVATE}' is not a member name of FHIR")));
-    }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    Shape { depth: 0 }
-        .deserialize(&mut reader)
-        .and_then(|()| reader.end())
-        .and_then(|()| serde_json::from_str(text))
-        .map(|mut tree| {
-            keep_number_texts(&mut tree, &mut number_texts(text));
-            tree
-        })
-        .map_err(|e| Invalid(format!("the text is not JSON of FHIR: {e}")))
-}
-
-/// The numbers of a valid JSON text, as written, in order.
-fn number_texts(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        loop {
-            let start = rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit())?;
-            rest = &rest[start..];
-            if let Some(string) = rest.strip_prefix('"') {
-                rest = &string[string_end(string)..];
-                continue;
-            }
-            let in_number =
-                |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E');
-            let end = rest.find(|c| !in_number(c)).unwrap_or(rest.len());
-            let (number, after) = rest.split_at(end);
-            rest = after;
-            return Some(number);
-        }
-    })
-}
-
-/// Past the closing quote of a string whose opening quote has been read.
-fn string_end(string: &str) -> usize {
-    let mut escaped = false;
-    let closes = |byte: &u8| {
-        let closes = *byte == b'"' && !escaped;
-        escaped = *byte == b'\\' && !escaped;
-        closes
-    };
-    string.as_bytes().iter().position(closes).map_or(string.len(), |at| at + 1)
-}
-
-/// serde_json reads `1E5` and `1e5` as `1e+5`; here a sender's spelling stays.
-fn keep_number_texts<'t>(tree: &mut Value, texts: &mut impl Iterator<Item = &'t str>) {
-    match tree {
-        Value::Number(number) => {
-            if let Some(text) = texts.next().filter(|text| text.contains(['e', 'E'])) {
-                *number = Number::from_string_unchecked(text.to_owned());
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| keep_number_texts(item, texts)),
-        Value::Object(members) => {
-            members.values_mut().for_each(|member| keep_number_texts(member, texts));
-        }
-        Value::Null | Value::Bool(_) | Value::String(_) => {}
-    }
-}
-
-/// serde_json shows a number that keeps its digits as an object with a member of this name; in
-/// a sender's text the name would be taken for one.
-const PRIVATE: &str = "$serde_json::private::";
-
-/// Checks what a tree can no longer tell: depth, members named twice, names.
-struct Shape {
-    depth: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for Shape {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Shape {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let depth = self.deeper()?;
-        while items.next_element_seed(Shape { depth })?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        let depth = self.deeper()?;
-        let mut seen = HashSet::new();
-        while let Some(name) = members.next_key::<String>()? {
-            if !name.starts_with(PRIVATE) && !is_member_name(&name) {
-                return Err(A::Error::custom(format_args!("{name:?} is no member name of FHIR")));
-            }
-            members.next_value_seed(Shape { depth })?;
-            if let Some(twice) = seen.replace(name) {
-                return Err(A::Error::custom(format_args!("the member '{twice}' stands twice")));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Shape {
-    fn deeper<E: serde::de::Error>(&self) -> Result<usize, E> {
-        // A number is shown as an object too, one level below its own.
-        if self.depth > MAX_DEPTH {
-            return Err(E::custom(format_args!("it nests deeper than {MAX_DEPTH} levels")));
-        }
-        Ok(self.depth + 1)
-    }
-}
-
-fn is_member_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,7 +168,7 @@ mod tests {
 
     #[test]
     fn order_digits_and_unicode_stay() {
-        let text = r#"{"resourceType":"Basic","q":"1E5 \\\\\" 2E2","z":1.50,"a":[1E-22,-0.50,0.0000001,1e+5,1e5,0e3,-0,7],"_birthDate":{"id":"ü\u2028😀"}}"#;
+        let text = r#"{"resourceType":"Basic","p":"$serde_json::private::Number","q":"1E5 \\\\\" 2E2","z":1.50,"a":[1E-22,-0.50,0.0000001,1e+5,1e5,0e3,-0,7],"_birthDate":{"id":"ü\u2028😀"}}"#;
         let kept = json(&Resource::parse(text.as_bytes()).expect("valid"));
         assert_eq!(kept, text.replace(r"\u2028", "\u{2028}"));
     }
@@ -372,7 +207,7 @@ mod tests {
             "[".repeat(10_000),
             "]".repeat(10_000)
         );
-        let cases: [(&[u8], &str); 13] = [
+        let cases: [(&[u8], &str); 16] = [
             (b"", "EOF"),
             (b"[]", "object"),
             (b"null", "object"),
@@ -384,6 +219,9 @@ mod tests {
             (br#"{"resourceType":"Patient","x":1,"x":2}"#, "'x' stands twice"),
             (br#"{"resourceType":"Patient","$where":1}"#, "$where"),
             (br#"{"resourceType":"Patient","x":{"$serde_json::private::Number":"1"}}"#, "private"),
+            (br#"{"resourceType":"Basic","x":{"\u0024serde_json::private::Number":"5"},"y":1E5}"#, "no member"),
+            (br#"{"resourceType":"Patient","x":{"":1}}"#, "no member"),
+            (br#"{"resourceType":"Basic","x":{"$serde_json::privat\u0065::RawValue":"{}"}}"#, "no member"),
             (b"{\"resourceType\":\"Patient\",\"x\":\"\xff\"}", "UTF-8"),
             (deep.as_bytes(), "deep"),
         ];

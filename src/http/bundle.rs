@@ -1,5 +1,7 @@
 //! `POST /fhir`: a batch's entries each for itself, a transaction's all or none.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use axum::{
     extract::State,
     http::{HeaderMap, StatusCode, header},
@@ -22,7 +24,8 @@ use crate::{
     error::{ApiError, FHIR_JSON},
     fhir::{
         bundle::{BadEntry, Bundle, BundleKind, Entry},
-        instant, outcome,
+        instant,
+        outcome::{self, IssueType},
     },
     store::{Effect, WriteError, Written},
 };
@@ -57,10 +60,11 @@ pub(super) async fn post(
 }
 
 async fn batch(app: &AppState, entries: Entries, prefer: Return) -> Vec<Answer> {
+    let read = AtomicUsize::new(0);
     let perform = |(index, entry): (usize, Result<Entry, BadEntry>)| {
-        let app = app.clone();
+        let (app, read) = (app.clone(), &read);
         async move {
-            let done = perform(&app, entry, prefer).await;
+            let done = perform(&app, entry, prefer, read).await;
             done.unwrap_or_else(|error| Answer::refused(&in_entry(index, error)))
         }
     };
@@ -71,10 +75,16 @@ async fn perform(
     app: &AppState,
     entry: Result<Entry, BadEntry>,
     prefer: Return,
+    read: &AtomicUsize,
 ) -> Result<Answer, ApiError> {
     match plan(entry?)? {
         Planned::Read { target, if_none_match } => {
+            let most = app.options.body_limit;
+            if read.load(Relaxed) > most {
+                return Err(too_much(most));
+            }
             let current = find(app, &target).await?;
+            read.fetch_add(current.json.len(), Relaxed);
             let known = if_none_match.is_some_and(|known| has_current(&known, current.version));
             Ok(Answer {
                 status: if known { StatusCode::NOT_MODIFIED } else { StatusCode::OK },
@@ -90,6 +100,13 @@ async fn perform(
             Ok(Answer::written(&name, written, prefer))
         }
     }
+}
+
+/// A few bytes that ask stand for a whole resource: what a batch reads is no larger than what it may
+/// write.
+fn too_much(most: usize) -> ApiError {
+    let why = format!("this batch has read {most} bytes and more: ask for the rest in another");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, IssueType::TooCostly, why)
 }
 
 async fn transaction(

@@ -115,10 +115,10 @@ async fn export(
 }
 
 /// Who asks, as the connection knows it.
-struct Caller {
-    peer: Option<IpAddr>,
+pub(super) struct Caller {
+    pub(super) peer: Option<IpAddr>,
     takeover: Option<Takeover>,
-    cut_off: CutOff,
+    pub(super) cut_off: CutOff,
 }
 
 impl<S: Sync> FromRequestParts<S> for Caller {
@@ -132,7 +132,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-fn pairs(query: Option<String>) -> Result<Pairs, ApiError> {
+pub(super) fn pairs(query: Option<String>) -> Result<Pairs, ApiError> {
     let uri = format!("/?{}", query.unwrap_or_default());
     let bad = |text: String| ApiError::invalid("query", format!("the query can't be read: {text}"));
     let uri = uri.parse().map_err(|_| bad("it has characters that no URL has".into()))?;

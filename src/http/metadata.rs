@@ -14,6 +14,7 @@ use super::request::TakesJson;
 use crate::{
     error::FHIR_JSON,
     fhir::{ResourceType, instant},
+    search,
 };
 
 /// Built once per process.
@@ -35,7 +36,7 @@ fn statement(date: Timestamp) -> Value {
         "software": {"name": "fhirtail", "version": env!("CARGO_PKG_VERSION")},
         "implementation": {"description": env!("CARGO_PKG_DESCRIPTION")},
         "fhirVersion": "4.0.1",
-        "format": ["application/fhir+json", "json"],
+        "format": ["application/fhir+json", "application/fhir+ndjson", "json"],
         "rest": [{
             "mode": "server",
             "resource": ResourceType::all().map(resource).collect::<Vec<_>>(),
@@ -46,7 +47,8 @@ fn statement(date: Timestamp) -> Value {
 }
 
 fn resource(ty: ResourceType) -> Value {
-    let codes = ["read", "create", "update", "delete"];
+    let codes = ["read", "create", "update", "delete", "search-type"];
+    let search = search::parameters(ty).map(|(name, kind)| json!({"name": name, "type": kind}));
     let mut resource = json!({
         "type": ty.name(),
         "interaction": codes.map(|code| json!({"code": code})),
@@ -57,6 +59,7 @@ fn resource(ty: ResourceType) -> Value {
         "conditionalRead": "not-match",
         "conditionalUpdate": false,
         "conditionalDelete": "not-supported",
+        "searchParam": search.collect::<Vec<_>>(),
     });
     let export = match ty.name() {
         "Patient" => operation("patient-export"),

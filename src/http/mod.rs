@@ -38,6 +38,7 @@ mod metadata;
 mod page;
 mod read;
 mod request;
+mod search;
 mod write;
 
 /// What the handlers share.
@@ -126,11 +127,13 @@ fn resource_routes() -> Router<AppState> {
         .route("/fhir/metadata", get(metadata::get))
         .route(
             "/fhir/{type}",
-            post(write::create)
+            get(search::get)
+                .post(write::create)
                 .put(write::conditional)
                 .delete(write::conditional)
                 .patch(write::conditional),
         )
+        .route("/fhir/{type}/_search", post(search::post))
         .route("/fhir/{type}/{id}", get(read::read).put(write::update).delete(write::delete))
         .route("/fhir/{type}/{id}/_history/{version}", get(read::vread))
 }

@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderName, StatusCode, header, request::Parts},
 };
 use futures_util::StreamExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{AppState, HttpOptions};
 use crate::{
@@ -174,7 +174,7 @@ fn takes_json(range: &str) -> bool {
     !refused && (matches!(name, "*/*" | "application/*") || is_json(name))
 }
 
-fn is_json(media_type: &str) -> bool {
+pub(super) fn is_json(media_type: &str) -> bool {
     ["application/fhir+json", "application/json", "json"]
         .iter()
         .any(|json| media_type.eq_ignore_ascii_case(json))
@@ -242,13 +242,15 @@ fn unsupported(why: String) -> ApiError {
     ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, IssueType::NotSupported, why)
 }
 
-async fn collect(body: Body, options: &HttpOptions) -> Result<Bytes, ApiError> {
+pub(super) async fn collect(body: Body, options: &HttpOptions) -> Result<Bytes, ApiError> {
     let (limit, deadline) = (options.body_limit, options.read_deadline);
     let mut frames = body.into_data_stream();
     let mut whole = Vec::new();
-    while let Some(frame) =
-        timeout(deadline, frames.next()).await.map_err(|_| too_late(deadline))?
-    {
+    let start = Instant::now();
+    loop {
+        let left = most_time(deadline, whole.len()).saturating_sub(start.elapsed());
+        let frame = timeout(left.min(deadline), frames.next()).await;
+        let Some(frame) = frame.map_err(|_| too_late(deadline))? else { break };
         let frame = frame.map_err(|e| {
             let why = format!("the body broke off: {e}");
             ApiError::new(StatusCode::BAD_REQUEST, IssueType::Structure, why)
@@ -261,9 +263,20 @@ async fn collect(body: Body, options: &HttpOptions) -> Result<Bytes, ApiError> {
     Ok(whole.into())
 }
 
+/// How long so many bytes of a body may take in all. Who sends a byte now and then keeps no deadline
+/// between two of them from passing, and is not waited for for ever.
+fn most_time(deadline: Duration, bytes: usize) -> Duration {
+    /// Bytes a second.
+    const SLOWEST: u64 = 1024;
+    deadline.saturating_mul(10) + Duration::from_secs(bytes as u64 / SLOWEST)
+}
+
 fn too_late(deadline: Duration) -> ApiError {
     let seconds = deadline.as_secs_f64();
-    let why = format!("the body stopped: nothing more of it came for {seconds} s. Send it again");
+    let why = format!(
+        "the body stopped: nothing more of it came for {seconds} s, or next to nothing for ten \
+         times that. Send it again"
+    );
     ApiError::new(StatusCode::REQUEST_TIMEOUT, IssueType::Timeout, why)
 }
 

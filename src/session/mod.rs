@@ -43,8 +43,8 @@ use out::Out;
 
 pub use level::{Spoken, Voice};
 pub use open::{CutOff, OpenStream, Phase, Place, count_sent};
-pub use outgoing::{Outgoing, Piece, Times, millis, spread};
-pub use turns::{Turn, Turns};
+pub use outgoing::{Outgoing, Piece, Times, drained, millis, spread};
+pub use turns::{Lost, Turn, Turns};
 pub(crate) use write::CHECKPOINT_AFTER;
 
 /// How many bytes are written at once, about.
@@ -82,7 +82,7 @@ pub struct Session {
     caught_up: bool,
     /// Where histories wait for their turn, and the turn that this one has.
     turns: Option<Arc<Turns>>,
-    turn: Option<Turn>,
+    turn: Option<Turn<Rested>>,
     /// Snapshots in a row that expired before one resource was read.
     expiries: u32,
     /// How often in a row the client's position was found ahead of the log.
@@ -105,6 +105,9 @@ enum Stage {
     /// All is sent.
     End,
 }
+
+/// What a session was at when its client was waited for.
+pub struct Rested(Stage);
 
 /// What a stream must have passed to be called caught up.
 #[derive(Debug, Clone, Copy)]
@@ -150,7 +153,7 @@ impl Session {
     }
 
     /// Its histories are read in turn; with `turn`, the first at once.
-    pub fn scans_in_turn(&mut self, turns: Arc<Turns>, turn: Option<Turn>) {
+    pub fn scans_in_turn(&mut self, turns: Arc<Turns>, turn: Option<Turn<Rested>>) {
         (self.turns, self.turn) = (Some(turns), turn);
     }
 
@@ -221,14 +224,14 @@ impl Session {
     /// The client is waited for: others may have the turn meanwhile.
     pub fn rest(&mut self) {
         if let (Some(turn), Some(later)) = (&self.turn, self.later()) {
-            turn.rest(std::mem::replace(&mut self.stage, later));
+            turn.rest(Rested(std::mem::replace(&mut self.stage, later)));
         }
     }
 
     fn take_up(&mut self) {
         match self.turn.as_ref().map(Turn::take_up) {
-            Some(Ok(Some(stage))) => self.stage = stage,
-            Some(Err(_)) => self.turn = None,
+            Some(Ok(Some(Rested(stage)))) => self.stage = stage,
+            Some(Err(Lost)) => self.turn = None,
             Some(Ok(None)) | None => {}
         }
     }

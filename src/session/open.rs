@@ -6,8 +6,6 @@ use metrics::{counter, gauge};
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tracing::info;
 
-use crate::frame::Format;
-
 /// What a stream is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -51,7 +49,7 @@ pub type Place = Vec<OwnedSemaphorePermit>;
 /// Counts a stream while it is open, and tells once how it ended.
 #[derive(Debug)]
 pub struct OpenStream {
-    format: Format,
+    format: &'static str,
     phase: Phase,
     opened: Instant,
     events: u64,
@@ -62,10 +60,10 @@ pub struct OpenStream {
 }
 
 impl OpenStream {
-    /// A stream that begins now.
+    /// A stream that begins now. `format` is a value of the metrics' label of that name.
     #[must_use]
-    pub fn new(format: Format, place: Place, cut_off: CutOff) -> Self {
-        counter!("fhirtail_streams_opened_total", "format" => format.name()).increment(1);
+    pub fn new(format: &'static str, place: Place, cut_off: CutOff) -> Self {
+        counter!("fhirtail_streams_opened_total", "format" => format).increment(1);
         let phase = Phase::History;
         gauge(format, phase).increment(1.0);
         let opened = Instant::now();
@@ -94,13 +92,13 @@ impl OpenStream {
 }
 
 /// Adds to what all streams have sent.
-pub fn count_sent(format: Format, events: u64, bytes: u64) {
-    counter!("fhirtail_sent_events_total", "format" => format.name()).increment(events);
-    counter!("fhirtail_sent_bytes_total", "format" => format.name()).increment(bytes);
+pub fn count_sent(format: &'static str, events: u64, bytes: u64) {
+    counter!("fhirtail_sent_events_total", "format" => format).increment(events);
+    counter!("fhirtail_sent_bytes_total", "format" => format).increment(bytes);
 }
 
-fn gauge(format: Format, phase: Phase) -> metrics::Gauge {
-    gauge!("fhirtail_streams", "format" => format.name(), "phase" => phase.name())
+fn gauge(format: &'static str, phase: Phase) -> metrics::Gauge {
+    gauge!("fhirtail_streams", "format" => format, "phase" => phase.name())
 }
 
 impl Drop for OpenStream {
@@ -110,6 +108,6 @@ impl Drop for OpenStream {
         let why = self.cut_off.0.get().or(self.why.as_ref());
         let why = why.map_or("the client went", |why| &**why);
         let seconds = self.opened.elapsed().as_secs_f64();
-        info!(format = format.name(), events, bytes, seconds, why, "stream ended");
+        info!(format, events, bytes, seconds, why, "stream ended");
     }
 }

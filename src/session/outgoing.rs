@@ -66,7 +66,7 @@ impl Outgoing {
     /// A stream that takes a place among the server's.
     #[must_use]
     pub fn new(session: Session, times: Times, place: Place, cut_off: CutOff) -> Self {
-        let open = OpenStream::new(session.format, place, cut_off);
+        let open = OpenStream::new(session.format.name(), place, cut_off);
         Self { session, open, times, begun: false }
     }
 
@@ -163,7 +163,7 @@ impl Outgoing {
             return None;
         }
         self.open.sent(events, chunk.len());
-        count_sent(self.session.format, events, chunk.len() as u64);
+        count_sent(self.session.format.name(), events, chunk.len() as u64);
         Some(chunk)
     }
 
@@ -182,7 +182,9 @@ fn farewell(is_sse: bool, why: &str, retry: Duration) -> io::Result<Piece> {
     }
 }
 
-async fn drained(times: &Times) {
+/// Returns once a stream is to end since the server stops: at a random moment of the time that
+/// there is for it.
+pub async fn drained(times: &Times) {
     times.drain.cancelled().await;
     sleep(times.drain_over.mul_f64(random())).await;
 }

@@ -2,6 +2,7 @@
 //! nothing gives its turn to one that waits. It goes on later, in a newer snapshot.
 
 use std::{
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,7 +14,6 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::Stage;
 use crate::telemetry::Counted;
 
 /// How long a history may lie still while another waits.
@@ -24,16 +24,25 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Turns {
     most: usize,
     free: Arc<Semaphore>,
-    taken: Mutex<Vec<Arc<Place>>>,
+    taken: Mutex<Vec<Arc<dyn Rests>>>,
 }
 
 /// One history's turn. `None`: it was given to another.
-type Place = Mutex<Option<Held>>;
+struct Place<H>(Mutex<Option<Held<H>>>);
 
-struct Held {
+struct Held<H> {
     _permit: OwnedSemaphorePermit,
     /// What is read, while the client is waited for, and since when.
-    resting: Option<(Instant, Stage)>,
+    resting: Option<(Instant, H)>,
+}
+
+/// A turn, whatever is read in it.
+trait Rests: Send + Sync {
+    /// Since when its client has been waited for.
+    fn since(&self) -> Option<Instant>;
+
+    /// Ends it, if its client has been waited for too long. Says whether it did.
+    fn call_in(&self) -> bool;
 }
 
 impl Turns {
@@ -53,7 +62,7 @@ impl Turns {
 
     /// A turn at once, or none.
     #[must_use]
-    pub fn take_now(self: &Arc<Self>) -> Option<Turn> {
+    pub fn take_now<H: Send + 'static>(self: &Arc<Self>) -> Option<Turn<H>> {
         let take = || Arc::clone(&self.free).try_acquire_owned().ok();
         let permit = take().or_else(|| {
             self.call_in();
@@ -63,7 +72,7 @@ impl Turns {
     }
 
     /// Waits for a turn.
-    pub(super) async fn take(self: &Arc<Self>) -> Option<Turn> {
+    pub async fn take<H: Send + 'static>(self: &Arc<Self>) -> Option<Turn<H>> {
         let _waiting = Counted::new(gauge!("fhirtail_scans_waiting"));
         let permit = Arc::clone(&self.free).acquire_owned();
         pin!(permit);
@@ -76,79 +85,94 @@ impl Turns {
         }
     }
 
-    fn turn(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Turn {
+    fn turn<H: Send + 'static>(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Turn<H> {
         let held = Held { _permit: permit, resting: None };
-        let place = Arc::new(Mutex::new(Some(held)));
-        self.taken().push(Arc::clone(&place));
+        let place = Arc::new(Place(Mutex::new(Some(held))));
+        let taken: Arc<dyn Rests> = Arc::<Place<H>>::clone(&place);
+        self.taken().push(taken);
         Turn { turns: Arc::clone(self), place }
     }
 
     /// Ends the turn of the history that has lain still for longest, if that is too long.
     fn call_in(&self) {
-        let since = |place: &Arc<Place>| Some(lock(place).as_ref()?.resting.as_ref()?.0);
         let longest = {
             let taken = self.taken();
-            let resting = taken.iter().filter_map(|place| Some((since(place)?, place)));
+            let resting = taken.iter().filter_map(|place| Some((place.since()?, place)));
             resting.min_by_key(|(since, _)| *since).map(|(_, place)| Arc::clone(place))
         };
-        let Some(place) = longest else { return };
-        // Its client may have come back meanwhile.
-        let ended = lock(&place).take_if(|held| {
-            held.resting.as_ref().is_some_and(|(since, _)| since.elapsed() >= PATIENCE)
-        });
-        if ended.is_some() {
+        if longest.is_some_and(|place| place.call_in()) {
             counter!("fhirtail_scans_set_aside_total").increment(1);
         }
     }
 
-    fn taken(&self) -> MutexGuard<'_, Vec<Arc<Place>>> {
+    fn taken(&self) -> MutexGuard<'_, Vec<Arc<dyn Rests>>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A history's turn, until it is dropped or another's.
-#[derive(Debug)]
-pub struct Turn {
+impl<H> Place<H> {
+    fn lock(&self) -> MutexGuard<'_, Option<Held<H>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<H: Send> Rests for Place<H> {
+    fn since(&self) -> Option<Instant> {
+        Some(self.lock().as_ref()?.resting.as_ref()?.0)
+    }
+
+    fn call_in(&self) -> bool {
+        // Its client may have come back meanwhile.
+        let is_idle = |since: Instant| since.elapsed() >= PATIENCE;
+        let ended = self
+            .lock()
+            .take_if(|held| held.resting.as_ref().is_some_and(|(since, _)| is_idle(*since)));
+        ended.is_some()
+    }
+}
+
+impl fmt::Debug for dyn Rests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rests").field("since", &self.since()).finish()
+    }
+}
+
+/// A history's turn, until it is dropped or another's. `H`: what is read.
+pub struct Turn<H: Send + 'static> {
     turns: Arc<Turns>,
-    place: Arc<Place>,
+    place: Arc<Place<H>>,
 }
 
 /// The turn is another's by now, and what was read is gone.
 #[derive(Debug)]
-pub(super) struct Lost;
+pub struct Lost;
 
-impl Turn {
+impl<H: Send> Turn<H> {
     /// Lays down what is read, until the client has taken what is there for it.
-    pub(super) fn rest(&self, stage: Stage) {
-        if let Some(held) = &mut *lock(&self.place) {
-            held.resting = Some((Instant::now(), stage));
+    pub fn rest(&self, reading: H) {
+        if let Some(held) = &mut *self.place.lock() {
+            held.resting = Some((Instant::now(), reading));
         }
     }
 
     /// Goes on with it, if it was laid down.
-    pub(super) fn take_up(&self) -> Result<Option<Stage>, Lost> {
-        match &mut *lock(&self.place) {
-            Some(held) => Ok(held.resting.take().map(|(_, stage)| stage)),
+    ///
+    /// # Errors
+    /// The client has taken its time while another waited.
+    pub fn take_up(&self) -> Result<Option<H>, Lost> {
+        match &mut *self.place.lock() {
+            Some(held) => Ok(held.resting.take().map(|(_, reading)| reading)),
             None => Err(Lost),
         }
     }
 }
 
-impl Drop for Turn {
+impl<H: Send + 'static> Drop for Turn<H> {
     fn drop(&mut self) {
-        self.turns.taken().retain(|place| !Arc::ptr_eq(place, &self.place));
+        let ours = Arc::as_ptr(&self.place).cast::<()>();
+        self.turns.taken().retain(|place| Arc::as_ptr(place).cast::<()>() != ours);
         // Whoever calls in just now has it in hand: the turn ends here all the same.
-        drop(lock(&self.place).take());
-    }
-}
-
-fn lock(place: &Place) -> MutexGuard<'_, Option<Held>> {
-    place.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl std::fmt::Debug for Held {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Held").field("rests", &self.resting.is_some()).finish_non_exhaustive()
+        drop(self.place.lock().take());
     }
 }
 
@@ -158,19 +182,23 @@ mod tests {
 
     use super::*;
 
+    fn first(turns: &Arc<Turns>) -> Turn<&'static str> {
+        turns.take_now().expect("a turn")
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_lies_still_gives_way_to_who_waits() {
         let turns = Turns::new(2);
-        let (idle, busy) = (turns.take_now().unwrap(), turns.take_now().unwrap());
-        idle.rest(Stage::Begin);
-        busy.rest(Stage::Begin);
+        let (idle, busy) = (first(&turns), first(&turns));
+        idle.rest("history");
+        busy.rest("history");
         advance(PATIENCE).await;
-        assert!(matches!(busy.take_up(), Ok(Some(Stage::Begin))));
+        assert!(matches!(busy.take_up(), Ok(Some("history"))));
         assert_eq!(turns.running(), 2, "nobody waits");
-        let third = turns.take().await.expect("the idle one's");
+        let third = turns.take::<()>().await.expect("the idle one's");
         assert!(matches!(idle.take_up(), Err(Lost)));
         assert!(matches!(busy.take_up(), Ok(None)));
-        assert!(turns.take_now().is_none());
+        assert!(turns.take_now::<()>().is_none());
         drop(idle);
         assert_eq!(turns.running(), 2);
         drop(third);
@@ -180,15 +208,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_has_just_been_given_something_keeps_its_turn() {
         let turns = Turns::new(1);
-        let turn = turns.take_now().unwrap();
+        let turn = first(&turns);
         for _ in 0..5 {
-            turn.rest(Stage::Begin);
+            turn.rest("history");
             advance(PATIENCE - Duration::from_millis(1)).await;
-            assert!(turns.take_now().is_none());
+            assert!(turns.take_now::<()>().is_none());
             assert!(matches!(turn.take_up(), Ok(Some(_))));
         }
-        assert!(turns.take_now().is_none(), "it is at work");
+        assert!(turns.take_now::<()>().is_none(), "it is at work");
         drop(turn);
-        assert!(turns.take_now().is_some());
+        assert!(turns.take_now::<()>().is_some());
     }
 }

@@ -15,7 +15,7 @@ pub(super) const SECONDS: [f64; 15] =
 /// A label, and all values that it takes.
 type Label = (&'static str, &'static [&'static str]);
 
-const FORMAT: Label = ("format", &["sse", "ndjson"]);
+const FORMAT: Label = ("format", &["sse", "ndjson", "bundle"]);
 const PHASE: Label = ("phase", &["history", "replay", "behind", "live"]);
 const LIMIT: Label = ("limit", &["streams", "address", "scans"]);
 
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn each_combination_is_a_series() {
         assert_eq!(series(&[]), [vec![]]);
-        assert_eq!(series(&[FORMAT, PHASE]).len(), 8);
+        assert_eq!(series(&[FORMAT, PHASE]).len(), 12);
         assert!(series(&[FORMAT, PHASE]).contains(&vec![("format", "ndjson"), ("phase", "live")]));
     }
 }

@@ -10,10 +10,11 @@ use fhirtail::client::sse::Item;
 use reqwest::header::ACCEPT;
 
 use crate::{
-    lab::{AFTER, LAST, Shared, TYPES},
+    lab::{AFTER, LAST, TYPES},
+    shared::{Phase, Shared},
     support::{
         chaos::Dice,
-        oracle::transcript::{Seen, Transcript},
+        oracle::transcript::{Place, Seen, Transcript},
         stream::{EventStream, client},
     },
 };
@@ -106,7 +107,7 @@ impl Reader {
 
     async fn connect(&mut self) -> Option<EventStream> {
         let url = {
-            let urls = self.shared.urls.lock().expect("no panic while locked");
+            let urls = self.shared.urls();
             if urls.is_empty() {
                 return None;
             }
@@ -124,7 +125,7 @@ impl Reader {
 
     /// Reads a stream for a while; `true`: to its end.
     async fn read(&mut self, mut stream: EventStream) -> bool {
-        let (events, time) = (1 + self.dice.roll(400), 50 + self.dice.roll(1_500));
+        let (events, time) = (1 + self.dice.roll(self.shared.patience), 50 + self.dice.roll(1_500));
         let end = Instant::now() + Duration::from_millis(time);
         let mut caught_up = false;
         for n in 0.. {
@@ -139,6 +140,9 @@ impl Reader {
             };
             self.take(&item, &mut caught_up);
             self.note(Seen::Said(item));
+            if self.was_trapped(caught_up).await {
+                return false;
+            }
             if caught_up {
                 let mut level = self.level.lock().expect("no panic while locked");
                 level.insert("");
@@ -149,6 +153,26 @@ impl Reader {
             }
         }
         false
+    }
+
+    /// Whether it was to stand still here, as it did, and then to be cut off.
+    async fn was_trapped(&self, caught_up: bool) -> bool {
+        let place = self.last_id.as_deref().and_then(Place::of);
+        let phase = match place {
+            None => return false,
+            Some(place) if place.scans && place.at.consumed == 0 => Phase::History,
+            Some(place) if place.scans => Phase::Replay,
+            Some(_) if caught_up => Phase::Live,
+            Some(_) => Phase::CatchUp,
+        };
+        if !self.shared.is_trapped(phase) {
+            return false;
+        }
+        self.shared.trapped.fetch_add(1, SeqCst);
+        while self.shared.is_trapped(phase) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        true
     }
 
     fn take(&mut self, item: &Item, caught_up: &mut bool) {

@@ -1,28 +1,17 @@
-//! The laboratory: a three-node set behind proxies, servers over it, writers, a crowd, a fault,
-//! and then the oracle over all that anyone saw.
+//! The laboratory: a store, servers over it, writers, a crowd, a fault, and then the oracle over
+//! all that anyone saw.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
-use mongodb::{
-    Client, Database,
-    bson::{Document, Timestamp, doc},
-    options::ChangeStreamPreAndPostImages,
-};
-use serde_json::Value;
-
 use crate::{
-    crowd, report,
-    support::{
-        mongod::{Node, ReplicaSet},
-        process::Process,
-        proxy::Proxy,
-    },
+    crowd,
+    ground::{Ground, Set},
+    report,
+    shared::Shared,
+    support::{process::Process, proxy::Proxy},
     writers,
 };
 
@@ -37,128 +26,14 @@ pub(crate) fn fault_time() -> Duration {
     Duration::from_secs(setting("FHIRTAIL_FAULT_SECONDS", 3))
 }
 
+/// How many clients there are.
+pub(crate) fn clients() -> u64 {
+    setting("FHIRTAIL_FAULT_CLIENTS", 10)
+}
+
 fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
-
-/// What writers, clients and the test itself share.
-pub(crate) struct Shared {
-    pub(crate) client: Client,
-    pub(crate) db: Database,
-    /// Where the servers are at the moment.
-    pub(crate) urls: Mutex<Vec<String>>,
-    /// What was acknowledged: `Type/id`, and the resource; `None`, a deletion.
-    pub(crate) acknowledged: Mutex<Vec<(String, Option<Value>)>>,
-    /// Clients cut their streams no more.
-    pub(crate) calm: AtomicBool,
-    /// Writers come to an end.
-    pub(crate) enough: AtomicBool,
-}
-
-impl Shared {
-    pub(crate) fn acknowledge(&self, write: (String, Option<Value>)) {
-        self.acknowledged.lock().expect("no panic while locked").push(write);
-    }
-
-    pub(crate) fn acknowledged(&self) -> usize {
-        self.acknowledged.lock().expect("no panic while locked").len()
-    }
-}
-
-pub(crate) struct Lab {
-    pub(crate) set: ReplicaSet,
-    pub(crate) proxies: Vec<Proxy>,
-    pub(crate) shared: Arc<Shared>,
-    servers: Mutex<Vec<Process>>,
-    arguments: &'static [&'static str],
-    name: String,
-    since: Timestamp,
-}
-
-impl Lab {
-    /// `None`: skipped.
-    async fn new(servers: usize, arguments: &'static [&'static str]) -> Option<Self> {
-        let nodes: Vec<Node> = ReplicaSet::nodes(3, &[])?;
-        let mut proxies = Vec::new();
-        for node in &nodes {
-            proxies.push(Proxy::to(node.port).await);
-        }
-        let ports = proxies.iter().map(|proxy| proxy.port).collect();
-        let set = ReplicaSet::of(nodes, ports).await;
-        // The writers shall not be what is waited for.
-        let uri = set.uri("fhir") + "&connectTimeoutMS=2000";
-        let client = Client::with_uri_str(uri).await.expect("a client");
-        let db = client.database("fhir");
-        let hello = db.run_command(doc! {"hello": 1}).await.expect("an answer");
-        let since = hello.get_timestamp("operationTime").expect("a time");
-        // One with images, so that each update is exact, and one whose updates are looked up.
-        let images = ChangeStreamPreAndPostImages::builder().enabled(true).build();
-        let create = db.create_collection("Observation");
-        create.change_stream_pre_and_post_images(images).await.expect("a collection");
-        db.create_collection("Patient").await.expect("a collection");
-        // The servers find out by their own means how the nodes are.
-        let name = set.uri("fhir").replace("&heartbeatFrequencyMS=500", "");
-        let shared = Shared {
-            client,
-            db,
-            urls: Mutex::default(),
-            acknowledged: Mutex::default(),
-            calm: AtomicBool::new(false),
-            enough: AtomicBool::new(false),
-        };
-        let (shared, servers_now) = (Arc::new(shared), Mutex::default());
-        let lab = Self { set, proxies, shared, servers: servers_now, arguments, name, since };
-        (0..servers).for_each(|_| lab.start_server());
-        Some(lab)
-    }
-
-    fn start_server(&self) {
-        let server = tokio::task::block_in_place(|| Process::serve(&self.name, self.arguments));
-        self.shared.urls.lock().expect("no panic while locked").push(server.url(""));
-        self.servers.lock().expect("no panic while locked").push(server);
-    }
-
-    /// Kills the server that has been there longest; `start` another after a while.
-    pub(crate) async fn replace_server(&self, after: Duration) {
-        let mut oldest = self.servers.lock().expect("no panic while locked").remove(0);
-        self.shared.urls.lock().expect("no panic while locked").remove(0);
-        oldest.kill();
-        tokio::time::sleep(after).await;
-        self.start_server();
-    }
-
-    /// The primary's place among the nodes.
-    pub(crate) async fn primary(&self) -> usize {
-        self.set.primary().await
-    }
-
-    /// An admin command on one node; a node that is away says nothing.
-    pub(crate) async fn tell(&self, node: usize, command: Document) {
-        let admin = self.set.nodes[node].client().await.database("admin");
-        drop(admin.run_command(command).await);
-    }
-
-    /// For so long, whatever the servers ask the primary by these commands fails in this way.
-    pub(crate) async fn fail(&self, commands: &[&str], how: Document, time: Duration) {
-        let mut data = doc! {"failCommands": commands, "appName": "fhirtail"};
-        data.extend(how);
-        let fail = doc! {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data};
-        let primary = self.primary().await;
-        self.tell(primary, fail).await;
-        tokio::time::sleep(time).await;
-        self.tell(primary, doc! {"configureFailPoint": "failCommand", "mode": "off"}).await;
-    }
-
-    pub(crate) async fn journal(&self) -> crate::support::oracle::journal::Journal {
-        let last = format!("Patient/{LAST}");
-        let read =
-            crate::support::oracle::log::read(&self.shared.client, "fhir", self.since, &last);
-        tokio::time::timeout(Duration::from_secs(60), read).await.expect("the whole log")
-    }
-}
-
-/// One laboratory at a time: the machine is small.
-static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Whether streams may have to start over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,8 +42,124 @@ pub(crate) enum Resets {
     Allowed,
 }
 
-/// Runs writers and a crowd through a fault; then nothing may be lost or repeated, and each
-/// client is back within ten seconds.
+/// Who takes part.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cast {
+    pub(crate) servers: usize,
+    pub(crate) arguments: &'static [&'static str],
+    pub(crate) environment: &'static [(&'static str, &'static str)],
+    pub(crate) writers: u64,
+    /// How long a text is that each resource holds.
+    pub(crate) padding: usize,
+    pub(crate) resets: Resets,
+}
+
+impl Cast {
+    pub(crate) const USUAL: Self = Self {
+        servers: 1,
+        arguments: &[],
+        environment: &[],
+        writers: 3,
+        padding: 400,
+        resets: Resets::Never,
+    };
+}
+
+pub(crate) struct Lab<G = Set> {
+    pub(crate) ground: G,
+    pub(crate) shared: Arc<Shared>,
+    servers: Mutex<Vec<Process>>,
+    /// Clients come to the servers by way of this.
+    balancer: Mutex<Option<Proxy>>,
+    /// Where servers panicked that are no more.
+    defects: Mutex<Vec<String>>,
+    cast: Cast,
+}
+
+impl<G: Ground> Lab<G> {
+    fn new(ground: G, cast: Cast) -> Self {
+        let lab = Self {
+            shared: Arc::new(Shared::new(ground.sink(), cast.padding, cast.writers)),
+            ground,
+            servers: Mutex::default(),
+            balancer: Mutex::default(),
+            defects: Mutex::default(),
+            cast,
+        };
+        (0..cast.servers).for_each(|_| lab.start_server());
+        lab
+    }
+
+    pub(crate) fn servers(&self) -> MutexGuard<'_, Vec<Process>> {
+        self.servers.lock().expect("no panic while locked")
+    }
+
+    pub(crate) fn start_server(&self) {
+        let store = self.ground.store();
+        let Cast { environment, arguments, .. } = self.cast;
+        let serve = || Process::serve_in(environment, &store, arguments);
+        let server = tokio::task::block_in_place(serve);
+        self.servers().push(server);
+        self.publish();
+    }
+
+    /// Tells all the world where the servers are.
+    fn publish(&self) {
+        let servers = self.servers();
+        let mut urls = servers.iter().map(|server| server.url("")).collect();
+        if let Some(balancer) = &*self.balancer.lock().expect("no panic while locked") {
+            balancer.send_to(servers.iter().map(Process::port).collect());
+            urls = vec![format!("http://127.0.0.1:{}", balancer.port)];
+        }
+        *self.shared.urls.lock().expect("no panic while locked") = urls;
+    }
+
+    /// From now on clients come by way of a balancer.
+    pub(crate) async fn balance(&self) {
+        let balancer = Proxy::to(0).await;
+        *self.balancer.lock().expect("no panic while locked") = Some(balancer);
+        self.publish();
+    }
+
+    /// Kills the server that has been there longest; `start` another after a while.
+    pub(crate) async fn replace_server(&self, after: Duration) {
+        self.kill_server();
+        tokio::time::sleep(after).await;
+        self.start_server();
+    }
+
+    fn kill_server(&self) {
+        let mut oldest = self.servers().remove(0);
+        self.publish();
+        oldest.kill();
+        self.bury(&oldest);
+    }
+
+    /// Asks the server that has been there longest to end, as a deployment would, and waits for
+    /// it; clients may come to it until it takes no more.
+    pub(crate) fn end_server(&self) {
+        let mut oldest = self.servers().remove(0);
+        oldest.signal("-TERM");
+        let ended = tokio::task::block_in_place(|| oldest.wait());
+        assert!(ended.success(), "{ended}");
+        self.publish();
+        self.bury(&oldest);
+    }
+
+    fn bury(&self, server: &Process) {
+        self.defects.lock().expect("no panic while locked").extend(server.defects());
+    }
+
+    /// Where any server panicked.
+    fn defects(&self) -> Vec<String> {
+        self.defects.lock().expect("no panic while locked").clone()
+    }
+}
+
+/// One laboratory at a time: the machine is small.
+static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Runs writers and a crowd through a fault of a three-node set.
 pub(crate) async fn survive(
     name: &str,
     servers: usize,
@@ -177,13 +168,30 @@ pub(crate) async fn survive(
     fault: impl AsyncFnOnce(&Lab),
 ) {
     let _one = ONE.lock().await;
-    let Some(lab) = Lab::new(servers, arguments).await else { return };
+    let Some(set) = Set::start().await else { return };
+    run(name, set, Cast { servers, arguments, resets, ..Cast::USUAL }, fault).await;
+}
+
+/// Runs writers and a crowd through a fault of whatever is on this ground.
+pub(crate) async fn survive_on<G: Ground>(
+    name: &str,
+    ground: G,
+    cast: Cast,
+    fault: impl AsyncFnOnce(&Lab<G>),
+) {
+    let _one = ONE.lock().await;
+    run(name, ground, cast, fault).await;
+}
+
+/// Nothing may be lost or repeated, and each client is back within ten seconds of the fault.
+async fn run<G: Ground>(name: &str, ground: G, cast: Cast, fault: impl AsyncFnOnce(&Lab<G>)) {
+    let lab = Lab::new(ground, cast);
     let shared = &lab.shared;
-    let writers: Vec<_> = (0..3).map(|n| tokio::spawn(writers::write(shared.clone(), n))).collect();
+    let write = |n| tokio::spawn(writers::write(shared.clone(), n));
+    let writers: Vec<_> = (0..cast.writers).map(write).collect();
     until("the writers write", 30, || shared.acknowledged() > 150).await;
-    let clients = setting("FHIRTAIL_FAULT_CLIENTS", 10);
     let clients: Vec<_> =
-        (0..clients).map(|seed| crowd::Client::start(shared.clone(), seed)).collect();
+        (0..clients()).map(|seed| crowd::Client::start(shared.clone(), seed)).collect();
     until("all has been caught up once", 60, || clients.iter().all(|c| c.was_level(None))).await;
 
     fault(&lab).await;
@@ -203,13 +211,17 @@ pub(crate) async fn survive(
     for client in clients {
         seen.push(client.end().await);
     }
+    while !lab.servers().is_empty() {
+        lab.kill_server();
+    }
     let report = report::of(&lab, seen).await;
     eprintln!(
         "fault: {name}, {report}, recovery {:.1} s (writers {:.1} s)",
         back.as_secs_f64(),
         acked.as_secs_f64()
     );
-    report.assert_clean(resets);
+    report.assert_clean(cast.resets);
+    assert!(lab.defects().is_empty(), "{name}: {:#?}", lab.defects());
     assert!(back < Duration::from_secs(10), "{name}: {back:?} to recovery");
 }
 

@@ -1,20 +1,25 @@
 //! Faults on a real three-node replica set, every connection through a proxy, under steady
 //! writes and a crowd that cuts and resumes: nothing is lost or repeated, says the oracle, and
-//! each client is back within ten seconds of the fault's end.
+//! each client is back within ten seconds of the fault's end. `own` has the faults of the server
+//! itself, over whatever store.
 //!
 //! `FHIRTAIL_FAULT_SECONDS` and `FHIRTAIL_FAULT_CLIENTS` stretch it.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
 mod crowd;
+mod ground;
 mod lab;
+mod own;
 mod report;
+mod shared;
+mod soak;
 #[path = "../support/mod.rs"]
 mod support;
 mod writers;
 
 use std::time::{Duration, Instant};
 
-use lab::{Lab, Resets, fault_time, survive};
+use lab::{Lab, Resets, fault_time, survive, until};
 use mongodb::bson::doc;
 use tokio::time::sleep;
 
@@ -26,13 +31,21 @@ async fn no_fault_at_all() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_primary_is_killed() {
     survive("kill -9 of the primary", 1, &[], Resets::Never, async |lab: &Lab| {
-        let primary = lab.primary().await;
-        lab.set.nodes[primary].crash();
-        lab.primary().await;
+        let primary = lab.ground.primary().await;
+        lab.ground.set.nodes[primary].crash();
+        lab.ground.primary().await;
         sleep(fault_time()).await;
-        lab.set.nodes[primary].restart();
+        lab.ground.set.nodes[primary].restart();
     })
     .await;
+}
+
+/// Makes another node the primary, and waits until writes go on.
+async fn step_down(lab: &Lab) {
+    let (primary, before) = (lab.ground.primary().await, lab.shared.acknowledged());
+    let command = doc! {"replSetStepDown": 2, "secondaryCatchUpPeriodSecs": 1};
+    lab.ground.tell(primary, command).await;
+    until("writes go on", 30, || lab.shared.acknowledged() > before + 50).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,9 +53,7 @@ async fn the_primary_steps_down() {
     survive("replSetStepDown", 1, &[], Resets::Never, async |lab: &Lab| {
         let end = Instant::now() + fault_time();
         while Instant::now() < end {
-            let primary = lab.primary().await;
-            lab.tell(primary, doc! {"replSetStepDown": 2, "secondaryCatchUpPeriodSecs": 1}).await;
-            sleep(Duration::from_millis(500)).await;
+            step_down(lab).await;
         }
     })
     .await;
@@ -51,10 +62,10 @@ async fn the_primary_steps_down() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_primary_is_stopped_for_a_while() {
     survive("SIGSTOP of the primary", 1, &[], Resets::Never, async |lab: &Lab| {
-        let primary = lab.primary().await;
-        lab.set.nodes[primary].signal("-STOP");
+        let primary = lab.ground.primary().await;
+        lab.ground.set.nodes[primary].signal("-STOP");
         sleep(fault_time() + Duration::from_secs(2)).await;
-        lab.set.nodes[primary].signal("-CONT");
+        lab.ground.set.nodes[primary].signal("-CONT");
     })
     .await;
 }
@@ -69,7 +80,7 @@ async fn commands_fail_alone_and_together() {
             for how in
                 [doc! {"errorCode": 11602}, doc! {"closeConnection": true}, doc! {"errorCode": 43}]
             {
-                lab.fail(commands, how, time).await;
+                lab.ground.fail(commands, how, time).await;
             }
         }
     })
@@ -80,12 +91,12 @@ async fn commands_fail_alone_and_together() {
 async fn connections_are_reset_and_slow() {
     survive("resets and delays", 1, &[], Resets::Never, async |lab: &Lab| {
         let end = Instant::now() + fault_time();
-        lab.proxies.iter().for_each(|proxy| proxy.delay(Duration::from_millis(20)));
+        lab.ground.proxies.iter().for_each(|proxy| proxy.delay(Duration::from_millis(20)));
         while Instant::now() < end {
-            lab.proxies.iter().for_each(support::proxy::Proxy::cut);
+            lab.ground.proxies.iter().for_each(support::proxy::Proxy::cut);
             sleep(Duration::from_millis(400)).await;
         }
-        lab.proxies.iter().for_each(support::proxy::Proxy::clear);
+        lab.ground.proxies.iter().for_each(support::proxy::Proxy::clear);
     })
     .await;
 }
@@ -94,10 +105,10 @@ async fn connections_are_reset_and_slow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_swallowed() {
     survive("black hole", 1, &[], Resets::Never, async |lab: &Lab| {
-        let primary = lab.primary().await;
-        lab.proxies[primary].swallow();
+        let primary = lab.ground.primary().await;
+        lab.ground.proxies[primary].swallow();
         sleep(fault_time()).await;
-        lab.proxies[primary].forget();
+        lab.ground.proxies[primary].forget();
     })
     .await;
 }
@@ -105,10 +116,10 @@ async fn connections_are_swallowed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_go_away_and_come_back() {
     survive("all nodes away", 1, &[], Resets::Never, async |lab: &Lab| {
-        lab.set.nodes.iter().for_each(support::mongod::Node::crash);
+        lab.ground.set.nodes.iter().for_each(support::mongod::Node::crash);
         sleep(fault_time()).await;
-        lab.set.nodes.iter().for_each(support::mongod::Node::restart);
-        lab.primary().await;
+        lab.ground.set.nodes.iter().for_each(support::mongod::Node::restart);
+        lab.ground.primary().await;
     })
     .await;
 }
@@ -121,9 +132,9 @@ async fn snapshots_live_for_a_second() {
         &["--ring-bytes", "20000"],
         Resets::Never,
         async |lab: &Lab| {
-            for node in 0..lab.set.nodes.len() {
+            for node in 0..lab.ground.set.nodes.len() {
                 let window = doc! {"setParameter": 1, "minSnapshotHistoryWindowInSeconds": 1};
-                lab.tell(node, window).await;
+                lab.ground.tell(node, window).await;
             }
             sleep(fault_time()).await;
         },
@@ -134,15 +145,15 @@ async fn snapshots_live_for_a_second() {
 #[tokio::test(flavor = "multi_thread")]
 async fn collections_and_the_database_go() {
     survive("drop, rename, dropDatabase", 1, &[], Resets::Allowed, async |lab: &Lab| {
-        let db = &lab.shared.db;
+        let db = &lab.ground.mongo.db;
         let end = Instant::now() + fault_time();
         while Instant::now() < end {
             db.collection::<mongodb::bson::Document>("Observation").drop().await.expect("dropped");
             sleep(Duration::from_millis(300)).await;
             let rename =
                 doc! {"renameCollection": "fhir.Patient", "to": "fhir.other", "dropTarget": true};
-            let primary = lab.primary().await;
-            lab.tell(primary, rename).await;
+            let primary = lab.ground.primary().await;
+            lab.ground.tell(primary, rename).await;
             sleep(Duration::from_millis(300)).await;
             db.drop().await.expect("dropped");
             sleep(Duration::from_millis(400)).await;
@@ -174,11 +185,8 @@ async fn two_servers_of_which_one_is_killed_while_the_primary_steps_down() {
         async |lab: &Lab| {
             let end = Instant::now() + fault_time();
             while Instant::now() < end {
-                let primary = lab.primary().await;
-                lab.tell(primary, doc! {"replSetStepDown": 2, "secondaryCatchUpPeriodSecs": 1})
-                    .await;
+                step_down(lab).await;
                 lab.replace_server(Duration::from_millis(100)).await;
-                sleep(Duration::from_millis(500)).await;
             }
         },
     )

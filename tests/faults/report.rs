@@ -4,9 +4,10 @@ use std::fmt;
 
 use crate::{
     crowd::Saw,
+    ground::Ground,
     lab::{Lab, Resets},
     support::oracle::{
-        journal::Journal,
+        journal::{Journal, What},
         judge::{Fault, Kind, judge},
         transcript::{Seen, Transcript},
     },
@@ -21,17 +22,23 @@ pub(crate) struct Report {
     resets: usize,
     caught_up: usize,
     broken_off: usize,
+    turned_away: usize,
     /// What of the acknowledged writes the log does not hold.
     lost: Vec<String>,
+    /// What was written as one, and is there in part.
+    torn: Vec<String>,
     faults: Vec<(usize, Fault, Vec<Seen>)>,
 }
 
-pub(crate) async fn of(lab: &Lab, crowd: Vec<Saw>) -> Report {
-    let journal = lab.journal().await;
+pub(crate) async fn of<G: Ground>(lab: &Lab<G>, crowd: Vec<Saw>) -> Report {
+    let journal = lab.ground.journal().await;
     let acknowledged = lab.shared.acknowledged.lock().expect("no panic while locked").clone();
     let times = times(&journal, &acknowledged);
     let mut report = Report { clients: crowd.len(), commits: journal.len(), ..Report::default() };
     report.lost = journal.lost(&acknowledged).into_iter().map(str::to_owned).collect();
+    if G::KEEPS_TOGETHER {
+        report.torn = torn(&journal);
+    }
     for (client, saw) in crowd.into_iter().enumerate() {
         let last = saw.transcripts.len() - 1;
         for (n, mut transcript) in saw.transcripts.into_iter().enumerate() {
@@ -60,6 +67,24 @@ fn times(journal: &Journal, acknowledged: &[(String, Option<serde_json::Value>)]
     times
 }
 
+/// The texts of transactions of which only a part is there. Each resource of one holds the same
+/// text, which ends with how many they are.
+fn torn(journal: &Journal) -> Vec<String> {
+    /// Of deletions, and of writes that are not the writers'.
+    const OTHERS: &str = "";
+    let texts = (0..journal.len()).map(|index| match &journal.get(index).what {
+        What::Is(value) => value["language"].as_str().unwrap_or(OTHERS),
+        _ => OTHERS,
+    });
+    let texts: Vec<&str> = texts.collect();
+    let is_part = |run: &&[&str]| {
+        let count = run[0].split_once('/').and_then(|(_, count)| count.parse().ok());
+        run[0] != OTHERS && count != Some(run.len())
+    };
+    let torn = texts.chunk_by(|one, next| one == next).filter(is_part);
+    torn.map(|run| run[0].to_owned()).collect()
+}
+
 impl Report {
     fn add(
         &mut self,
@@ -75,6 +100,7 @@ impl Report {
         self.resets += verdict.resets;
         self.caught_up += verdict.caught_up;
         self.broken_off += verdict.broken_off;
+        self.turned_away += verdict.turned_away;
         for fault in verdict.faults {
             let around = fault.line.saturating_sub(3)..(fault.line + 2).min(transcript.seen.len());
             self.faults.push((client, fault, transcript.seen[around].to_vec()));
@@ -89,6 +115,7 @@ impl Report {
         let few: Vec<_> = self.faults.iter().take(3).collect();
         assert!(few.is_empty(), "{} faults: {few:#?}", self.faults.len());
         assert!(self.lost.is_empty(), "acknowledged, and not in the log: {:?}", self.lost);
+        assert!(self.torn.is_empty(), "there in part: {:?}", self.torn);
         assert_eq!(self.broken_off, 0, "streams ended with word of a failure");
         assert!(resets == Resets::Allowed || self.resets == 0, "{} resets", self.resets);
     }
@@ -96,14 +123,14 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { clients, commits, events, connections, resets, caught_up, broken_off, .. } =
-            self;
+        let Self { clients, commits, events, connections, resets, caught_up, .. } = self;
+        let Self { broken_off, turned_away, .. } = self;
         let (missing, repeated) = (self.count(Kind::Missing), self.count(Kind::Repeated));
         let other = self.faults.len() - missing - repeated;
         write!(
             f,
             "clients {clients}, commits {commits}, events {events}, connections {connections}, \
-             broken off {broken_off}, caught up {caught_up}, resets {resets}, missing {missing}, repeated {repeated}, \
+             turned away {turned_away}, broken off {broken_off}, caught up {caught_up}, resets {resets}, missing {missing}, repeated {repeated}, \
              otherwise wrong {other}"
         )
     }

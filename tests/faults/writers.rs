@@ -1,24 +1,32 @@
-//! Writers that know nothing of this server, and that write again what was not acknowledged.
-//! Each has keys of its own, so that what is written twice is written once.
+//! Writers that write again what was not acknowledged: to MongoDB, knowing nothing of this
+//! server, or through it. Each has keys of its own.
 
 use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering::SeqCst, time::Duration};
 
 use mongodb::{
+    Client, Database,
     bson::{DateTime, Document, doc},
     error::Result,
     options::{Acknowledgment, WriteConcern},
 };
+use serde_json::{Value, json};
 
 use crate::{
-    lab::Shared,
+    shared::Shared,
     support::{
         chaos::{Dice, stamp},
-        oracle::log::json,
+        oracle::log,
     },
 };
 
 const KEYS: usize = 40;
 const PAUSE: Duration = Duration::from_millis(4);
+
+/// Where writes go.
+pub(crate) enum Sink {
+    Mongo(Client, Database),
+    Http(reqwest::Client),
+}
 
 enum Write {
     Put(Document),
@@ -36,16 +44,22 @@ pub(crate) async fn write(shared: Arc<Shared>, writer: u64) {
     let mut documents = BTreeMap::new();
     while !shared.enough.load(SeqCst) {
         let count = [1, 1, 1, 3][dice.below(4)];
+        let stamp = text(count);
         let mut writes: Vec<Write> = Vec::new();
         for n in 0..count {
-            writes.push(choose(&mut dice, &documents, writer, n));
+            let ty = crate::lab::TYPES[dice.below(2)];
+            // The number keeps the writes of one transaction apart.
+            let id = format!("{writer}-{n}-{}", dice.below(KEYS));
+            let there = documents.get(&format!("{ty}/{id}"));
+            writes.push(match (dice.roll(6), there) {
+                // A text that others in the transaction share tells which are together.
+                (0, Some(_)) if count == 1 => Write::Delete { ty, id },
+                (1 | 2, Some(document)) => Write::set(document, &stamp),
+                _ => Write::Put(document(&shared, ty, &id, &stamp)),
+            });
         }
-        while let Err(_away) = commit(&shared, &writes).await {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        for write in writes {
+        for write in commit(&shared, writes).await {
             let (url, document) = write.outcome();
-            shared.acknowledge((url.clone(), document.as_ref().map(json)));
             match document {
                 Some(document) => documents.insert(url, document),
                 None => documents.remove(&url),
@@ -55,30 +69,27 @@ pub(crate) async fn write(shared: Arc<Shared>, writer: u64) {
     }
 }
 
-/// The number keeps the writes of one transaction apart.
-fn choose(dice: &mut Dice, there: &BTreeMap<String, Document>, writer: u64, n: usize) -> Write {
-    let ty = crate::lab::TYPES[dice.below(2)];
-    let id = format!("{writer}-{n}-{}", dice.below(KEYS));
-    match (dice.roll(6), there.get(&format!("{ty}/{id}"))) {
-        (0, Some(_)) => Write::Delete { ty, id },
-        (1 | 2, Some(document)) => {
-            let mut document = document.clone();
-            document.insert("language", stamp());
-            Write::Set(document)
-        }
-        _ => Write::Put(document(ty, &id)),
-    }
-}
-
-fn document(ty: &str, id: &str) -> Document {
-    let padding = "x".repeat(400);
+fn document(shared: &Shared, ty: &str, id: &str, stamp: &str) -> Document {
+    let padding = "x".repeat(shared.padding);
     doc! {
-        "_id": id, "resourceType": ty, "id": id, "language": stamp(),
+        "_id": id, "resourceType": ty, "id": id, "language": stamp,
         "meta": {"lastUpdated": DateTime::now()}, "implicitRules": padding,
     }
 }
 
 impl Write {
+    fn set(document: &Document, stamp: &str) -> Self {
+        let mut document = document.clone();
+        document.insert("language", stamp);
+        Self::Set(document)
+    }
+
+    fn restamp(&mut self, stamp: &str) {
+        if let Self::Put(document) | Self::Set(document) = self {
+            document.insert("language", stamp);
+        }
+    }
+
     fn outcome(&self) -> (String, Option<Document>) {
         match self {
             Self::Put(document) | Self::Set(document) => {
@@ -95,13 +106,40 @@ fn majority() -> WriteConcern {
     WriteConcern::builder().w(Acknowledgment::Majority).build()
 }
 
-async fn commit(shared: &Shared, writes: &[Write]) -> Result<()> {
-    let mut session = shared.client.start_session().await?;
+/// A text that no other transaction holds; it ends with how many resources this one writes.
+fn text(count: usize) -> String {
+    format!("{}/{count}", stamp())
+}
+
+/// Commits them as one, again and again until that is acknowledged; what was, then.
+async fn commit(shared: &Shared, mut writes: Vec<Write>) -> Vec<Write> {
+    loop {
+        let kept = match &shared.sink {
+            Sink::Mongo(client, db) => commit_to(client, db, &writes).await.ok(),
+            Sink::Http(http) => post(shared, http, &writes).await,
+        };
+        if let Some(kept) = kept {
+            kept.into_iter().for_each(|write| shared.acknowledge(write));
+            return writes;
+        }
+        shared.refused.fetch_add(1, SeqCst);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        // It may be there all the same. To write the same again would be to write nothing, and
+        // MongoDB acknowledges that though no majority has what is there.
+        let text = text(writes.len());
+        writes.iter_mut().for_each(|write| write.restamp(&text));
+    }
+}
+
+type Kept = Vec<(String, Option<Value>)>;
+
+async fn commit_to(client: &Client, db: &Database, writes: &[Write]) -> Result<Kept> {
+    let mut session = client.start_session().await?;
     session.start_transaction().write_concern(majority()).await?;
     for write in writes {
         let (url, document) = write.outcome();
         let (ty, id) = url.split_once('/').expect("Type/id");
-        let collection = shared.db.collection::<Document>(ty);
+        let collection = db.collection::<Document>(ty);
         let this = doc! {"_id": id};
         match (write, document) {
             (Write::Set(_), Some(document)) => {
@@ -123,15 +161,42 @@ async fn commit(shared: &Shared, writes: &[Write]) -> Result<()> {
             }
         }
     }
-    session.commit_transaction().await
+    session.commit_transaction().await?;
+    let kept = |write: &Write| {
+        let (url, document) = write.outcome();
+        (url, document.as_ref().map(log::json))
+    };
+    Ok(writes.iter().map(kept).collect())
+}
+
+/// A transaction over HTTP; `None`: nobody says that it is there.
+async fn post(shared: &Shared, http: &reqwest::Client, writes: &[Write]) -> Option<Kept> {
+    let entry = |write: &Write| {
+        let (url, document) = write.outcome();
+        let method = if document.is_some() { "PUT" } else { "DELETE" };
+        let mut entry = json!({"request": {"method": method, "url": url}});
+        if let Some(document) = document {
+            entry["resource"] = log::json(&document);
+        }
+        entry
+    };
+    let entries: Vec<Value> = writes.iter().map(entry).collect();
+    let bundle = json!({"resourceType": "Bundle", "type": "transaction", "entry": entries});
+    let url = format!("{}/fhir", shared.urls().first()?);
+    let request = http.post(url).header("Content-Type", "application/fhir+json");
+    let request = request.header("Prefer", "return=representation").body(bundle.to_string());
+    let answer = request.timeout(Duration::from_secs(5)).send().await.ok()?;
+    let status = answer.status();
+    assert!(status == 200 || status == 503, "{status}: {}", answer.text().await.expect("a text"));
+    let answer: Value = serde_json::from_slice(&answer.bytes().await.ok()?).ok()?;
+    let entries = answer["entry"].as_array().filter(|_| status == 200)?;
+    assert_eq!(entries.len(), writes.len());
+    let kept =
+        |(write, entry): (&Write, &Value)| (write.outcome().0, entry.get("resource").cloned());
+    Some(writes.iter().zip(entries).map(kept).collect())
 }
 
 /// Writes a patient of this id, however long that takes.
 pub(crate) async fn last(shared: &Shared, id: &str) {
-    let writes = [Write::Put(document("Patient", id))];
-    while let Err(_away) = commit(shared, &writes).await {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let (url, document) = writes[0].outcome();
-    shared.acknowledge((url, document.as_ref().map(json)));
+    commit(shared, vec![Write::Put(document(shared, "Patient", id, &text(1)))]).await;
 }

@@ -1,30 +1,44 @@
 //! The server as a process of its own, killed when dropped.
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
 };
 
 /// A running `fhirtail serve`.
+#[derive(Debug)]
 pub struct Process {
     child: Child,
     base: String,
+    defects: Arc<Mutex<Vec<String>>>,
 }
 
 impl Process {
     /// Starts it on a store, and waits until it has said where it listens.
     pub fn serve(store: &str, arguments: &[&str]) -> Self {
-        Self::serve_at("127.0.0.1:0", store, arguments)
+        Self::start("127.0.0.1:0", &[], store, arguments)
+    }
+
+    /// The same, with these variables.
+    pub fn serve_in(environment: &[(&str, &str)], store: &str, arguments: &[&str]) -> Self {
+        Self::start("127.0.0.1:0", environment, store, arguments)
     }
 
     /// The same at an address: where another one was that is gone.
     pub fn serve_at(listen: &str, store: &str, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fhirtail"))
-            .args(["serve", "--listen", listen, "--store", store])
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary");
+        Self::start(listen, &[], store, arguments)
+    }
+
+    fn start(listen: &str, environment: &[(&str, &str)], store: &str, arguments: &[&str]) -> Self {
+        // A write beyond the limit of a file's size shall fail, not kill: as on a disk that is
+        // full.
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"trap '' XFSZ; exec "$@""#, "sh", env!("CARGO_BIN_EXE_fhirtail")]);
+        command.args(["serve", "--listen", listen, "--store", store]).args(arguments);
+        command.envs(environment.iter().copied());
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary");
         let mut lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
         let base = loop {
             let line = lines.next().expect("a line that says where").expect("text");
@@ -34,21 +48,69 @@ impl Process {
         };
         // Read on, so that the process never waits for its log to be read.
         let shows = std::env::var_os("FHIRTAIL_SHOW_LOG").is_some();
-        let show = move |line: String| {
+        let defects = Arc::<Mutex<Vec<String>>>::default();
+        let found = defects.clone();
+        let read = move |line: String| {
             if shows {
                 eprintln!("{line}");
             }
+            if line.contains("panicked at") {
+                found.lock().expect("no panic while locked").push(line);
+            }
         };
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(show));
-        Self { child, base }
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(read));
+        Self { child, base, defects }
     }
 
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
 
+    pub fn port(&self) -> u16 {
+        let (_, port) = self.base.rsplit_once(':').expect("a port");
+        port.parse().expect("a port")
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Where it panicked.
+    pub fn defects(&self) -> Vec<String> {
+        self.defects.lock().expect("no panic while locked").clone()
+    }
+
+    /// Sends it a signal, such as `-STOP`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.pid().to_string()]).status();
+        assert!(sent.expect("kill").success());
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("it ends")
+    }
+
+    /// No file of it may be longer than that, as if its disk were full; `None`: there is room.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let bytes = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let limit = format!("--fsize={bytes}:");
+        let set = Command::new("prlimit").args([&limit, "--pid", &self.pid().to_string()]).status();
+        assert!(set.expect("prlimit").success());
+    }
+
+    /// How many files it has open.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("its files").count()
+    }
+
+    /// How much memory of its own it has, in bytes.
+    pub fn memory(&self) -> usize {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("its memory");
+        let kilobytes = line.split_whitespace().nth(1).expect("a number");
+        kilobytes.parse::<usize>().expect("a number") << 10
     }
 
     pub fn kill(&mut self) {

@@ -1,6 +1,11 @@
-//! A TCP proxy on 127.0.0.1 that does to connections what networks do.
+//! A TCP proxy on 127.0.0.1 that does to connections what networks do, and that may stand before
+//! many as a balancer.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use socket2::SockRef;
 use tokio::{
@@ -28,6 +33,8 @@ struct Weather {
 #[derive(Debug)]
 pub struct Proxy {
     pub port: u16,
+    /// Connections go to these in turn, past those that take none.
+    targets: Arc<Mutex<Vec<u16>>>,
     weather: Arc<watch::Sender<Weather>>,
     accepts: tokio::task::JoinHandle<()>,
 }
@@ -38,8 +45,14 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let port = listener.local_addr().expect("its address").port();
         let weather = Arc::new(watch::Sender::new(Weather::default()));
-        let accepts = tokio::spawn(accept(listener, target, weather.clone()));
-        Self { port, weather, accepts }
+        let targets = Arc::new(Mutex::new(vec![target]));
+        let accepts = tokio::spawn(accept(listener, targets.clone(), weather.clone()));
+        Self { port, targets, weather, accepts }
+    }
+
+    /// From now on new connections go to these in turn, past those that take none.
+    pub fn send_to(&self, targets: Vec<u16>) {
+        *self.targets.lock().expect("no panic while locked") = targets;
     }
 
     /// Whatever passes is held up for so long.
@@ -79,27 +92,32 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: u16, weather: Arc<watch::Sender<Weather>>) {
+async fn accept(
+    listener: TcpListener,
+    targets: Arc<Mutex<Vec<u16>>>,
+    weather: Arc<watch::Sender<Weather>>,
+) {
     loop {
         let Ok((client, _)) = listener.accept().await else { return };
         let number = weather.borrow().accepted;
         weather.send_modify(|weather| weather.accepted += 1);
-        tokio::spawn(connection(client, target, number, weather.subscribe()));
+        let mut targets = targets.lock().expect("no panic while locked").clone();
+        let first = usize::try_from(number).expect("a count") % targets.len().max(1);
+        targets.rotate_left(first);
+        tokio::spawn(connection(client, targets, number, weather.subscribe()));
     }
 }
 
 async fn connection(
     mut client: TcpStream,
-    target: u16,
+    targets: Vec<u16>,
     number: u64,
     mut weather: watch::Receiver<Weather>,
 ) {
     // A client that drops a connection without a word must not find the proxy waiting for ever.
     let (up, down) = (weather.clone(), weather.clone());
     let passing = async {
-        let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else {
-            return;
-        };
+        let Some(mut server) = reach(&targets).await else { return };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (mut from_client, mut to_client) = client.split();
         let (mut from_server, mut to_server) = server.split();
@@ -114,6 +132,16 @@ async fn connection(
     }
     // What ends here ends with a reset.
     let _ = SockRef::from(&client).set_linger(Some(Duration::ZERO));
+}
+
+/// The first of them that takes a connection.
+async fn reach(targets: &[u16]) -> Option<TcpStream> {
+    for target in targets {
+        if let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, *target)).await {
+            return Some(server);
+        }
+    }
+    None
 }
 
 /// Passes on what comes, until either end is over.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::app::{App, patient, request};
+use crate::app::{App, LIMIT, patient, request};
 
 #[tokio::test]
 async fn a_batch_does_what_it_can() {
@@ -46,6 +46,36 @@ async fn a_batch_does_what_it_can() {
     assert_eq!(issue["expression"][0], "Bundle.entry[2].request.url");
     assert_eq!(responses[6]["response"]["etag"], "W/\"1\"");
     assert_eq!(app.get("/fhir/Patient/n199").await.status, 200);
+    app.stop().await;
+}
+
+/// What a batch reads is bounded like what it writes; what is left out says so.
+#[tokio::test]
+async fn a_batch_reads_no_more_than_it_may_write() {
+    let app = App::start().await;
+    let mut large = patient("large", "A");
+    large["name"][0]["family"] = "x".repeat(LIMIT / 4).into();
+    app.put("/fhir/Patient/large", &large).await;
+    let read = json!({"request": request("GET", "Patient/large")});
+    let write = json!({"resource": patient("w", "B"), "request": request("PUT", "Patient/w")});
+    let entries: Vec<_> = std::iter::repeat_n(read, 1000).chain([write]).collect();
+    let answer = app.bundle("batch", entries.into()).await;
+    assert_eq!(answer.status, 200);
+    let bundle = answer.json();
+    let responses = bundle["entry"].as_array().expect("entries");
+    let is = |entry: &Value, status: &str| {
+        entry["response"]["status"].as_str().is_some_and(|said| said.starts_with(status))
+    };
+    let (last, reads) = responses.split_last().expect("entries");
+    assert!(is(last, "201"), "{last}");
+    let given = reads.iter().filter(|entry| is(entry, "200")).count();
+    // Some are under way at once.
+    assert!((5..100).contains(&given), "{given}");
+    let refused = reads.iter().filter(|entry| is(entry, "413"));
+    assert_eq!(refused.clone().count() + given, 1000);
+    for entry in refused {
+        assert_eq!(entry["response"]["outcome"]["issue"][0]["code"], "too-costly");
+    }
     app.stop().await;
 }
 

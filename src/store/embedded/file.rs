@@ -4,10 +4,11 @@
 //! holds the database here, where a failed write gives it back and the next use opens it again.
 
 use std::{
+    cell::Cell,
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{self, AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock, RwLockReadGuard},
+    sync::{Once, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use redb::{
@@ -72,6 +73,11 @@ impl DataFile {
     pub(super) fn open(directory: &Path, cache_bytes: usize) -> Result<(Self, Epoch), OpenError> {
         make_directory(directory).map_err(|e| no_directory(directory, &e))?;
         let path = directory.join(FILE_NAME);
+        // What redb would begin anew is what a copy leaves that found no room.
+        if std::fs::metadata(&path).is_ok_and(|file| file.len() == 0) {
+            let why = "it is empty. Put it back from a backup, or remove it to begin anew";
+            return Err(OpenError::Damaged(path, why.into()));
+        }
         let opened = unwinding(|| -> Result<_, Fault> {
             let db = open_database(&path, cache_bytes)?;
             let (format, epoch) = tables::prepare(&db, random())?;
@@ -216,12 +222,37 @@ fn damaged(what: String) -> StoreError {
 }
 
 /// Runs work on the file. redb panics where a page does not hold what it should: that ends here,
-/// as the text of the panic.
+/// as the text of the panic, which is all that is said of it.
 pub(super) fn unwinding<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| match panic.downcast::<String>() {
-        Ok(text) => *text,
-        Err(panic) => panic.downcast_ref::<&str>().map_or_else(String::new, |s| (*s).to_owned()),
+    UNWINDS_HERE.with(|here| {
+        hush();
+        let outer = here.replace(true);
+        let done = catch_unwind(AssertUnwindSafe(work));
+        here.set(outer);
+        done.map_err(|panic| match panic.downcast::<String>() {
+            Ok(text) => *text,
+            Err(panic) => {
+                panic.downcast_ref::<&str>().map_or_else(String::new, |s| (*s).to_owned())
+            }
+        })
     })
+}
+
+thread_local! {
+    /// Whether this thread is within [`unwinding`].
+    static UNWINDS_HERE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps the panics that end in [`unwinding`] from being printed as defects of ours.
+fn hush() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |defect| match UNWINDS_HERE.get() {
+            true => tracing::debug!(%defect, "the embedded store's file holds what it should not"),
+            false => usual(defect),
+        }));
+    });
 }
 
 /// Runs blocking work on the file away from the async threads.

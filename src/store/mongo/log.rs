@@ -13,7 +13,7 @@ use super::{Shared, changes, errors, time};
 use crate::{position::LogPosition, store::StoreError};
 
 /// The cluster time up to which everything is committed by majority.
-pub(super) async fn head(shared: &Shared) -> Result<LogPosition, StoreError> {
+pub(super) async fn commit_point(shared: &Shared) -> Result<LogPosition, StoreError> {
     shared.freshen_catalog().await?;
     let reply = hello(shared).await.map_err(|error| errors::plain(&error))?;
     committed(&reply, shared.sharded).map(LogPosition::before).ok_or_else(no_time)
@@ -26,6 +26,13 @@ pub(crate) fn committed(hello: &Document, sharded: bool) -> Option<u64> {
     } else {
         timestamp(optime(hello, "majorityOpTime"), "ts")
     }
+}
+
+/// The end of the log: behind the last write, committed by majority or not. A read as of an instant
+/// finds a collection empty as soon as its drop is written: who is told to have caught up must have
+/// heard of that drop.
+pub(super) async fn head(shared: &Shared) -> Result<LogPosition, StoreError> {
+    latest(shared).await.map(LogPosition::before)
 }
 
 /// The cluster time of the last write, committed by majority or not.
@@ -59,7 +66,7 @@ fn no_time() -> StoreError {
 
 /// About `back` before the end, but no older than the log reaches.
 pub(super) async fn recent(shared: &Shared, back: Duration) -> Result<LogPosition, StoreError> {
-    let head = head(shared).await?;
+    let head = commit_point(shared).await?;
     let back = u32::try_from(back.as_secs()).unwrap_or(u32::MAX);
     let wanted =
         LogPosition::before(u64::from(time::seconds(head.time).saturating_sub(back)) << 32);

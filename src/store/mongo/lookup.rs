@@ -45,7 +45,7 @@ pub(super) async fn look_up(
         let mut session = shared.session_at(time).await?;
         match read_all(shared, places, &mut session).await {
             Ok(documents) => return Ok(AsOf { time, documents }),
-            Err(StoreError::SnapshotExpired) => time = log::head(shared).await?.time,
+            Err(StoreError::SnapshotExpired) => time = log::commit_point(shared).await?.time,
             Err(error) => return Err(error),
         }
     }

@@ -30,7 +30,7 @@ impl MongoSnapshot {
     /// T is the end of what is committed by majority. It is asked for, since a server that is to
     /// choose one names it only where it finds a collection.
     pub(super) async fn take(shared: Arc<Shared>) -> Result<Self, StoreError> {
-        let time = log::head(&shared).await?.time;
+        let time = log::commit_point(&shared).await?.time;
         // Listed after T was chosen: a collection that is missing here was created after T, or
         // dropped, which the log tells.
         let catalog = shared.refresh_catalog().await?;

@@ -50,6 +50,8 @@ pub struct Verdict {
     pub caught_up: usize,
     /// How many streams ended with word of a failure.
     pub broken_off: usize,
+    /// How often it was told to come again, and nothing else.
+    pub turned_away: usize,
     pub faults: Vec<Fault>,
 }
 
@@ -100,6 +102,11 @@ struct Judge<'j> {
     owed: BTreeMap<String, usize>,
     caught_up: bool,
     written: u64,
+    /// What its history did not hold, since its collection was dropped before it was read: its
+    /// client is to hear of the drop by a reset.
+    dropped: Vec<usize>,
+    /// It has heard nothing yet since it connected.
+    begins: bool,
 }
 
 /// Right behind a place.
@@ -122,6 +129,8 @@ impl<'j> Judge<'j> {
             owed: BTreeMap::new(),
             caught_up: false,
             written: 0,
+            dropped: Vec::new(),
+            begins: false,
         }
     }
 
@@ -135,6 +144,7 @@ impl<'j> Judge<'j> {
 
     fn connected(&mut self, from: Option<&str>, written: u64) {
         self.verdict.connections += 1;
+        self.begins = true;
         if from != self.last_id.as_deref() {
             self.fault(
                 Kind::Untrue,
@@ -152,6 +162,7 @@ impl<'j> Judge<'j> {
         self.copy.clear();
         self.missed.clear();
         self.owed.clear();
+        self.dropped.clear();
         self.live = None;
         self.scanned = LogPosition::default();
         self.caught_up = false;
@@ -159,9 +170,13 @@ impl<'j> Judge<'j> {
 
     fn event(&mut self, event: &Event) {
         self.verdict.events += 1;
+        let begins = std::mem::take(&mut self.begins);
         if event.event == "OperationOutcome" {
             // Why a stream ends: it changes nothing, and has no id.
-            self.verdict.broken_off += 1;
+            match begins {
+                true => self.verdict.turned_away += 1,
+                false => self.verdict.broken_off += 1,
+            }
             return;
         }
         self.last_id = Some(event.id.clone()).filter(|id| !id.is_empty());
@@ -191,6 +206,7 @@ impl<'j> Judge<'j> {
 
     fn checkpoint(&mut self, id: &str) {
         self.last_id = Some(id.to_owned());
+        self.begins = false;
         match Place::of(id) {
             Some(place) if place.scans => {}
             Some(place) => self.moved_to(place),
@@ -204,6 +220,9 @@ impl<'j> Judge<'j> {
             self.fault(Kind::Untrue, "caught up twice");
         }
         self.moved_to(place);
+        for index in std::mem::take(&mut self.dropped) {
+            self.misses(index);
+        }
         let rest = self.journal.between(place.at, LogPosition::past(self.written));
         let early =
             rest.map(|index| self.journal.get(index)).find(|commit| self.wants(&commit.url));
@@ -268,8 +287,9 @@ impl<'j> Judge<'j> {
             }
             // A read as of an instant finds nothing of a collection that was dropped since. The
             // client is told so by the reset that the drop asks for.
-            let next = commits.iter().find(|index| **index > now);
-            if next.is_some_and(|next| matches!(journal.get(*next).what, What::Swept(None))) {
+            let is_drop = |index: &&usize| matches!(journal.get(**index).what, What::Swept(None));
+            if commits.iter().filter(|index| **index > now).any(|index| is_drop(&index)) {
+                self.dropped.push(now);
                 continue;
             }
             if is_there && !journal.get(now).exact {
@@ -290,10 +310,12 @@ impl<'j> Judge<'j> {
             return self.fault(Kind::Wrong, format!("{name} with {data}"));
         }
         // Where a version was written more than once, the one that the id names.
-        let versions = self.journal.of(&url).iter().copied();
-        let of_it = versions.filter(|index| self.journal.get(*index).what.value() == Some(&value));
-        let of_it: Vec<usize> = of_it.collect();
-        match self.journal.last_before(&of_it, behind(place.at)).or(of_it.first().copied()) {
+        let (journal, named) = (self.journal, behind(place.at));
+        let versions = journal.of(&url);
+        let before = versions.partition_point(|index| journal.get(*index).at < named);
+        let (before, after) = versions.split_at(before);
+        let is_it = |index: &&usize| journal.get(**index).what.value() == Some(&value);
+        match before.iter().rev().find(is_it).or_else(|| after.iter().find(is_it)).copied() {
             Some(version) => self.takes(url, version, place),
             None => self.fault(Kind::Wrong, format!("never written: {data}")),
         }
@@ -362,6 +384,9 @@ impl<'j> Judge<'j> {
 
     fn ends(&mut self, end: LogPosition) {
         self.pass(behind(end));
+        for index in std::mem::take(&mut self.dropped) {
+            self.misses(index);
+        }
         for (url, index) in std::mem::take(&mut self.owed) {
             if self.copy.get(&url).is_none_or(|had| *had < index) {
                 self.misses(index);

@@ -2,9 +2,11 @@
 //!
 //! [`log`] reads the log with a change stream of its own and keeps no code of the product between
 //! the database and the [`journal::Journal`]: other cursor, other BSON reader, other counting.
+//! [`file`] reads the embedded store's in the same way.
 //! [`transcript::Transcript`] is all that one client saw, over all its connections.
 //! [`judge::judge`] is pure, and says what is missing, repeated, out of order, wrong or untrue.
 
+pub mod file;
 pub mod journal;
 pub mod judge;
 pub mod log;

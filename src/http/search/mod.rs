@@ -1,0 +1,225 @@
+//! `GET /fhir/{type}` and `POST /fhir/{type}/_search`: a search's answer, written while the type is
+//! read.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::{RawQuery, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    AppState,
+    export::{Caller, pairs},
+    limits::Full,
+    request::{OfType, collect, is_json, text_of},
+};
+use crate::{
+    error::{ApiError, FHIR_JSON},
+    fhir::{ResourceType, outcome::IssueType},
+    request::{NDJSON, Pairs, Prefer, list, media_range},
+    search::{Answer, Context, Search, Shape, SortBy, SortKey, Subset, Summary},
+    session::{OpenStream, spread},
+    store::StoreError,
+};
+
+mod body;
+mod reading;
+
+use body::Found;
+use reading::Reading;
+
+/// `GET /fhir/{type}`
+pub(super) async fn get(
+    State(app): State<AppState>,
+    OfType(ty): OfType,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    search(app, ty, caller, pairs(query)?, &headers).await
+}
+
+/// `POST /fhir/{type}/_search`: parameters in the URL, and in a form.
+pub(super) async fn post(
+    State(app): State<AppState>,
+    OfType(ty): OfType,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let headers = request.headers().clone();
+    let mut all = pairs(query)?;
+    all.extend(form(&app, &headers, request.into_body()).await?);
+    search(app, ty, caller, all, &headers).await
+}
+
+async fn form(app: &AppState, headers: &HeaderMap, body: Body) -> Result<Pairs, ApiError> {
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let given = text_of(headers, &header::CONTENT_TYPE)?.unwrap_or_default();
+    let body = collect(body, &app.options).await?;
+    if body.is_empty() {
+        return Ok(Pairs::new());
+    }
+    if !given.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(FORM)) {
+        let why = format!("'{given}' is not read here: send the parameters as {FORM}.");
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Err(ApiError::new(status, IssueType::NotSupported, why).at("Content-Type"));
+    }
+    // No URL is longer, and a form is read as the query of one.
+    const MOST_BYTES: usize = 65_000;
+    if body.len() > MOST_BYTES {
+        let why = format!("the form is longer than {MOST_BYTES} bytes. Ask in several searches.");
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, IssueType::TooLong, why));
+    }
+    pairs(Some(String::from_utf8_lossy(&body).into_owned()))
+}
+
+async fn search(
+    app: AppState,
+    ty: ResourceType,
+    caller: Caller,
+    pairs: Pairs,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let base = base(&app, headers)?;
+    let with_slash = format!("{base}/");
+    let lenient = Prefer::parse(headers).lenient;
+    let context = Context { lenient, base: base.contains("://").then_some(&*with_slash) };
+    let search = Search::parse(ty, &pairs, context)?;
+    let shape = shape(search.options.format.as_deref(), headers)?;
+    check_options(&search, shape)?;
+    if app.drain.is_cancelled() {
+        return Err(StoreError::Unavailable("this server is stopping".into()).into());
+    }
+    let full = |full: Full| full.refusal(spread(app.options.retry));
+    let place = app.limits.place(caller.peer).map_err(full)?;
+    let turns = Arc::clone(app.limits.scans());
+    let turn = turns.take_now().ok_or(Full::Scans).map_err(full)?;
+    // Whoever can't be answered hears so by a status.
+    let reading = Reading::begin(&app.store, turns, turn, ty).await?;
+    let link = format!("{base}/{ty}{}", query_of(&pairs, &search.ignored));
+    let head = head(shape, &search.ignored);
+    let answer = answer(&search, shape, format!("{base}/{ty}/"));
+    let open = OpenStream::new(shape.name(), place, caller.cut_off);
+    let found = Found { search, answer, link, reading, open };
+    Ok((head, found.into_body(app.times())).into_response())
+}
+
+/// This server's base URL, as its caller knows it.
+fn base(app: &AppState, headers: &HeaderMap) -> Result<String, ApiError> {
+    let base = &app.options.base;
+    Ok(match text_of(headers, &header::HOST)? {
+        Some(host) if base.starts_with('/') => format!("http://{host}{base}"),
+        _ => base.to_string(),
+    })
+}
+
+fn answer(search: &Search, shape: Shape, full_url: String) -> Answer {
+    let options = &search.options;
+    let counts = options.summary == Some(Summary::Count) || options.count == Some(0);
+    Answer::new(shape, full_url, Subset::of(search.ty, options), counts)
+}
+
+/// Refuses what can be asked for, and is not done.
+fn check_options(search: &Search, shape: Shape) -> Result<(), ApiError> {
+    let options = &search.options;
+    let in_order = [SortKey { by: SortBy::Id, descending: false }];
+    if !options.sort.is_empty() && options.sort != in_order {
+        const WHY: &str = "_sort: a search is sorted by _id, and by nothing else. Send _sort=_id, \
+                           or leave it out.";
+        return Err(not_supported(WHY, "_sort"));
+    }
+    if shape == Shape::Ndjson && options.summary == Some(Summary::Count) {
+        const WHY: &str = "_summary=count: lines tell no count. Ask with Accept: \
+                           application/fhir+json.";
+        return Err(not_supported(WHY, "_summary"));
+    }
+    Ok(())
+}
+
+fn not_supported(why: &str, name: &str) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, IssueType::NotSupported, why).at(name)
+}
+
+/// `_format`, or what `Accept` likes best.
+fn shape(format: Option<&str>, headers: &HeaderMap) -> Result<Shape, ApiError> {
+    let of = |name: &str| match name {
+        "*/*" | "application/*" => Some(Shape::Bundle),
+        name if is_json(name) => Some(Shape::Bundle),
+        name if name == "ndjson" || NDJSON.contains(&name) => Some(Shape::Ndjson),
+        _ => None,
+    };
+    if let Some(format) = format {
+        // A '+' that was not written as %2B arrives as a space.
+        let name = format.to_ascii_lowercase().replace(' ', "+");
+        return of(&name).ok_or_else(|| not_acceptable("_format"));
+    }
+    if !headers.contains_key(header::ACCEPT) {
+        return Ok(Shape::Bundle);
+    }
+    let ranges = list(headers, &header::ACCEPT).map(media_range);
+    let known = ranges.filter(|(_, quality)| *quality > 0);
+    // Of equals the first.
+    let known = known.filter_map(|(name, quality)| Some((quality, of(&name)?)));
+    let best = known.reduce(|best, next| if next.0 > best.0 { next } else { best });
+    best.map(|(_, shape)| shape).ok_or_else(|| not_acceptable("Accept"))
+}
+
+fn not_acceptable(name: &str) -> ApiError {
+    const WHY: &str = "a search is answered as application/fhir+json (one Bundle) or as \
+                       application/fhir+ndjson (a resource a line). Ask for one of them.";
+    ApiError::new(StatusCode::NOT_ACCEPTABLE, IssueType::NotSupported, WHY).at(name)
+}
+
+/// The parameters that count, as the query of a URL.
+fn query_of(pairs: &[(String, String)], ignored: &[String]) -> String {
+    let counting = pairs.iter().filter(|(name, _)| !ignored.contains(name));
+    let mut query = String::new();
+    for (name, value) in counting {
+        query.push(if query.is_empty() { '?' } else { '&' });
+        encode(&mut query, name);
+        query.push('=');
+        encode(&mut query, value);
+    }
+    query
+}
+
+fn encode(query: &mut String, text: &str) {
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z'
+            | b'a'..=b'z'
+            | b'0'..=b'9'
+            | b'-'
+            | b'.'
+            | b'_'
+            | b'~'
+            | b':'
+            | b'/'
+            | b',' => {
+                query.push(char::from(byte));
+            }
+            _ => query.push_str(&format!("%{byte:02X}")),
+        }
+    }
+}
+
+fn head(shape: Shape, ignored: &[String]) -> HeaderMap {
+    let media_type = match shape {
+        Shape::Ndjson => NDJSON[0],
+        Shape::Bundle => FHIR_JSON,
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    let names = ignored.join(", ");
+    let names: String = names.chars().filter(char::is_ascii_graphic).take(500).collect();
+    if let (false, Ok(value)) = (names.is_empty(), HeaderValue::from_str(&names)) {
+        headers.insert("x-ignored-parameters", value);
+    }
+    headers
+}

@@ -1,0 +1,180 @@
+//! A part of a resource: some of its own elements, as `_elements` and `_summary` ask for them.
+//!
+//! What must be there, and what changes the meaning, stays; `meta` says that it is a part.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::options::{Options, Summary};
+use crate::fhir::ResourceType;
+
+/// See its head.
+const TABLE: &str = include_str!("elements.txt");
+
+static ROWS: LazyLock<BTreeMap<&str, (&str, &str)>> = LazyLock::new(|| {
+    let row = |line: &'static str| {
+        let (ty, rest) = line.split_once(' ')?;
+        Some((ty, rest.split_once(' ')?))
+    };
+    TABLE.lines().filter(|line| !line.starts_with('#')).filter_map(row).collect()
+});
+
+/// What marks a resource as a part of one.
+const SUBSETTED: &str = concat!(
+    r#"{"system":"http://terminology.hl7.org/CodeSystem/v3-ObservationValue","#,
+    r#""code":"SUBSETTED"}"#
+);
+
+/// Which elements of a resource are given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subset {
+    /// Names in this list; or, for `data`, all but these.
+    names: Vec<String>,
+    all_but: bool,
+}
+
+impl Subset {
+    /// What the options ask for; `None`: whole resources.
+    #[must_use]
+    pub fn of(ty: ResourceType, options: &Options) -> Option<Self> {
+        let (kept, summary) = ROWS.get(ty.name()).copied().unwrap_or_default();
+        let list = |names: &str| names.split(',').map(str::to_owned).collect::<Vec<_>>();
+        let with = |more: Vec<String>| {
+            let always = ["resourceType", "id", "meta"].map(str::to_owned);
+            let names = always.into_iter().chain(list(kept)).chain(more).collect();
+            Some(Self { names, all_but: false })
+        };
+        match (&options.elements, options.summary) {
+            (Some(elements), _) => with(elements.clone()),
+            (None, Some(Summary::True)) => with(list(summary)),
+            (None, Some(Summary::Text)) => with(vec!["text".into()]),
+            (None, Some(Summary::Data)) => Some(Self { names: vec!["text".into()], all_but: true }),
+            (None, Some(Summary::Count | Summary::False) | None) => None,
+        }
+    }
+
+    /// Writes the part of a stored resource. What is no JSON object is written as it is.
+    pub fn write(&self, out: &mut Vec<u8>, json: &[u8]) {
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        let Ok(members) = reader.deserialize_map(InOrder) else {
+            out.extend_from_slice(json);
+            return;
+        };
+        let has_meta = members.iter().any(|(name, _)| name == "meta");
+        let mut before = b'{';
+        let mut put = |name: &str, text: &[&str]| {
+            out.push(before);
+            before = b',';
+            out.push(b'"');
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\":");
+            text.iter().for_each(|text| out.extend_from_slice(text.as_bytes()));
+        };
+        for (name, value) in &members {
+            if name == "meta" {
+                put(name, &[&marked(value)]);
+            } else if self.has(name) {
+                put(name, &[value]);
+            }
+        }
+        if !has_meta {
+            put("meta", &[r#"{"tag":["#, SUBSETTED, "]}"]);
+        }
+        out.push(b'}');
+    }
+
+    /// A primitive's own members (`_birthDate`) go with it.
+    fn has(&self, member: &str) -> bool {
+        let name = member.strip_prefix('_').unwrap_or(member);
+        self.names.iter().any(|known| known == name) != self.all_but
+    }
+}
+
+/// A `meta` with the mark among its tags.
+fn marked(meta: &str) -> String {
+    let mut reader = serde_json::Deserializer::from_str(meta);
+    let members = reader.deserialize_map(InOrder).unwrap_or_default();
+    let mut marked = String::from("{");
+    for (name, value) in members.iter().filter(|(name, _)| name != "tag") {
+        marked.push_str(&format!("\"{name}\":{value},"));
+    }
+    let tags = members.iter().find(|(name, _)| name == "tag").map_or("", |(_, tags)| {
+        tags.strip_prefix('[').and_then(|tags| tags.strip_suffix(']')).unwrap_or("").trim()
+    });
+    let comma = if tags.is_empty() { "" } else { "," };
+    marked.push_str(&format!(r#""tag":[{tags}{comma}{SUBSETTED}]}}"#));
+    marked
+}
+
+/// An object's members in their order, each as its text. Names are FHIR's: they need no escape.
+struct InOrder;
+
+impl<'de> Visitor<'de> for InOrder {
+    type Value = Vec<(String, &'de str)>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some((name, value)) = members.next_entry::<String, &RawValue>()? {
+            all.push((name, value.get()));
+        }
+        Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JSON: &str = r#"{"resourceType":"Observation","id":"1","meta":{"versionId":"2","tag":
+        [{"code":"x"}]},"text":{"div":"<div/>"},"status":"final","_status":{"id":"s"},"code":{},
+        "note":[{"text":"n"}],"valueQuantity":{"value":1.50}}"#;
+
+    fn part(options: Options, json: &str) -> String {
+        let ty = ResourceType::parse("Observation").expect("a type");
+        let mut out = Vec::new();
+        Subset::of(ty, &options).expect("a part").write(&mut out, json.as_bytes());
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    fn names(json: &str) -> Vec<String> {
+        let value: serde_json::Value = serde_json::from_str(json).expect("JSON");
+        value.as_object().expect("an object").keys().cloned().collect()
+    }
+
+    #[test]
+    fn parts_keep_what_must_be_there_and_say_what_they_are() {
+        let elements = Options { elements: Some(vec!["note".into()]), ..Options::default() };
+        let given = part(elements.clone(), JSON);
+        let kept = ["resourceType", "id", "meta", "status", "_status", "code", "note"];
+        assert_eq!(names(&given), kept);
+        assert!(given.contains(r#"{"code":"x"},{"system":"#), "{given}");
+        let summary = |summary| Options { summary: Some(summary), ..Options::default() };
+        let given = part(summary(Summary::True), JSON);
+        assert!(given.contains("1.50") && !given.contains("note"), "{given}");
+        assert!(!names(&part(summary(Summary::Data), JSON)).contains(&"text".to_owned()));
+        let given = names(&part(summary(Summary::Text), JSON));
+        assert_eq!(given, ["resourceType", "id", "meta", "text", "status", "_status", "code"]);
+        let bare = part(elements, r#"{"resourceType":"Observation"}"#);
+        assert_eq!(
+            bare,
+            format!(r#"{{"resourceType":"Observation","meta":{{"tag":[{SUBSETTED}]}}}}"#)
+        );
+        assert_eq!(
+            Subset::of(ResourceType::parse("Basic").expect("a type"), &Options::default()),
+            None
+        );
+    }
+
+    #[test]
+    fn every_type_has_a_row() {
+        let missing: Vec<_> =
+            ResourceType::all().filter(|ty| !ROWS.contains_key(ty.name())).collect();
+        assert_eq!(missing, []);
+    }
+}

@@ -1,0 +1,179 @@
+//! What servers stand on: a replica set behind proxies, or an embedded store's directory.
+
+use mongodb::{
+    Client, Database,
+    bson::{Document, Timestamp, doc},
+    options::ChangeStreamPreAndPostImages,
+};
+use tempfile::TempDir;
+
+use crate::{
+    lab::LAST,
+    support::{
+        mongod::{Node, ReplicaSet, fresh_database, shared},
+        oracle::{file, journal::Journal, log},
+        proxy::Proxy,
+        stream,
+    },
+    writers::Sink,
+};
+
+/// What servers stand on.
+pub(crate) trait Ground {
+    /// Whether the log names each write of a transaction next to the others.
+    const KEEPS_TOGETHER: bool;
+    /// How servers name it.
+    fn store(&self) -> String;
+    /// Where the writers write to.
+    fn sink(&self) -> Sink;
+    /// All that was written. The servers have ended.
+    async fn journal(&self) -> Journal;
+}
+
+/// A database of MongoDB.
+pub(crate) struct Mongo {
+    pub(crate) client: Client,
+    pub(crate) db: Database,
+    uri: String,
+    since: Timestamp,
+    _set: Option<ReplicaSet>,
+}
+
+impl Mongo {
+    /// A database in the replica set that these tests share. `None`: skipped.
+    pub(crate) async fn shared() -> Option<Self> {
+        Some(Self::in_set(shared().await?, &fresh_database()).await)
+    }
+
+    /// A database in a replica set of its own, whose node gets these arguments. `None`: skipped.
+    pub(crate) async fn alone(arguments: &[&str]) -> Option<Self> {
+        let set = ReplicaSet::start(1, arguments).await?;
+        let mongo = Self::in_set(&set, "fhir").await;
+        Some(Self { _set: Some(set), ..mongo })
+    }
+
+    async fn in_set(set: &ReplicaSet, name: &str) -> Self {
+        // The writers shall not be what is waited for.
+        let uri = set.uri(name) + "&connectTimeoutMS=2000";
+        let client = Client::with_uri_str(uri).await.expect("a client");
+        let db = client.database(name);
+        let hello = db.run_command(doc! {"hello": 1}).await.expect("an answer");
+        let since = hello.get_timestamp("operationTime").expect("a time");
+        // One with images, so that each update is exact, and one whose updates are looked up.
+        let images = ChangeStreamPreAndPostImages::builder().enabled(true).build();
+        let create = db.create_collection("Observation");
+        create.change_stream_pre_and_post_images(images).await.expect("a collection");
+        db.create_collection("Patient").await.expect("a collection");
+        // The servers find out by their own means how the nodes are.
+        let uri = set.uri(name).replace("&heartbeatFrequencyMS=500", "");
+        Self { client, db, uri, since, _set: None }
+    }
+}
+
+impl Ground for Mongo {
+    const KEEPS_TOGETHER: bool = false;
+
+    fn store(&self) -> String {
+        self.uri.clone()
+    }
+
+    fn sink(&self) -> Sink {
+        Sink::Mongo(self.client.clone(), self.db.clone())
+    }
+
+    async fn journal(&self) -> Journal {
+        let last = format!("Patient/{LAST}");
+        let read = log::read(&self.client, self.db.name(), self.since, &last);
+        tokio::time::timeout(std::time::Duration::from_secs(60), read).await.expect("the whole log")
+    }
+}
+
+/// A set of three nodes of its own, each behind a proxy.
+pub(crate) struct Set {
+    pub(crate) set: ReplicaSet,
+    pub(crate) proxies: Vec<Proxy>,
+    pub(crate) mongo: Mongo,
+}
+
+impl Set {
+    /// `None`: skipped.
+    pub(crate) async fn start() -> Option<Self> {
+        let nodes: Vec<Node> = ReplicaSet::nodes(3, &[])?;
+        let mut proxies = Vec::new();
+        for node in &nodes {
+            proxies.push(Proxy::to(node.port).await);
+        }
+        let ports = proxies.iter().map(|proxy| proxy.port).collect();
+        let set = ReplicaSet::of(nodes, ports).await;
+        let mongo = Mongo::in_set(&set, "fhir").await;
+        Some(Self { set, proxies, mongo })
+    }
+
+    /// The primary's place among the nodes.
+    pub(crate) async fn primary(&self) -> usize {
+        self.set.primary().await
+    }
+
+    /// An admin command on one node; a node that is away says nothing.
+    pub(crate) async fn tell(&self, node: usize, command: Document) {
+        let admin = self.set.nodes[node].client().await.database("admin");
+        drop(admin.run_command(command).await);
+    }
+
+    /// For so long, whatever the servers ask the primary by these commands fails in this way.
+    pub(crate) async fn fail(&self, commands: &[&str], how: Document, time: std::time::Duration) {
+        let mut data = doc! {"failCommands": commands, "appName": "fhirtail"};
+        data.extend(how);
+        let fail = doc! {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data};
+        let primary = self.primary().await;
+        self.tell(primary, fail).await;
+        tokio::time::sleep(time).await;
+        self.tell(primary, doc! {"configureFailPoint": "failCommand", "mode": "off"}).await;
+    }
+}
+
+impl Ground for Set {
+    const KEEPS_TOGETHER: bool = false;
+
+    fn store(&self) -> String {
+        self.mongo.store()
+    }
+
+    fn sink(&self) -> Sink {
+        self.mongo.sink()
+    }
+
+    async fn journal(&self) -> Journal {
+        self.mongo.journal().await
+    }
+}
+
+/// An embedded store's directory. It is written to through whoever serves it.
+pub(crate) struct Folder(TempDir);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    /// How long the store's file is.
+    pub(crate) fn length(&self) -> u64 {
+        std::fs::metadata(self.0.path().join("fhirtail.redb")).expect("the file").len()
+    }
+}
+
+impl Ground for Folder {
+    const KEEPS_TOGETHER: bool = true;
+
+    fn store(&self) -> String {
+        self.0.path().display().to_string()
+    }
+
+    fn sink(&self) -> Sink {
+        Sink::Http(stream::client())
+    }
+
+    async fn journal(&self) -> Journal {
+        file::read(self.0.path())
+    }
+}

@@ -1,0 +1,60 @@
+//! Churn for a long time: clients come, go and resume, writers write on, and the server's memory
+//! and open files stay what they are.
+//!
+//! `FHIRTAIL_SOAK_MINUTES` says for how long; without it some seconds, so that it still works
+//! when somebody needs it.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use crate::{
+    ground::{Folder, Ground, Mongo},
+    lab::{Cast, Lab, clients, survive_on},
+};
+
+/// How much more memory it may have in the last quarter than in the one before it: it takes some
+/// minutes until the embedded store's cache of pages is full (64 MB).
+const MEMORY: usize = 8 << 20;
+
+const CAST: Cast = Cast { arguments: &["--ring-bytes", "4000000"], ..Cast::USUAL };
+
+fn time() -> Duration {
+    let minutes = std::env::var("FHIRTAIL_SOAK_MINUTES").ok().and_then(|text| text.parse().ok());
+    minutes.map_or(Duration::from_secs(10), |minutes: f64| Duration::from_secs_f64(60.0 * minutes))
+}
+
+/// The most memory and the most open files within some time.
+async fn most<G: Ground>(lab: &Lab<G>, time: Duration) -> (usize, usize) {
+    let (mut memory, mut files) = (0, 0);
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        memory = memory.max(lab.servers()[0].memory());
+        files = files.max(lab.servers()[0].open_files());
+        sleep(Duration::from_millis(200)).await;
+    }
+    eprintln!("soak: {} KB, {files} files", memory >> 10);
+    (memory, files)
+}
+
+async fn stays_as_it_is<G: Ground>(lab: &Lab<G>) {
+    let (_, first) = most(lab, time() / 4).await;
+    let (_, _) = most(lab, time() / 4).await;
+    let (memory, _) = most(lab, time() / 4).await;
+    let (memory_at_the_end, files) = most(lab, time() / 4).await;
+    assert!(memory_at_the_end < memory + MEMORY, "{memory_at_the_end} after {memory} bytes");
+    let coming_and_going = usize::try_from(clients()).expect("a count");
+    assert!(files < first + coming_and_going, "{files} open files after {first}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_the_embedded_store() {
+    survive_on("soak, embedded", Folder::new(), CAST, stays_as_it_is).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_mongodb() {
+    // The whole log is read at the end.
+    let Some(mongo) = Mongo::alone(&["--oplogSize", "4000"]).await else { return };
+    survive_on("soak, MongoDB", mongo, CAST, stays_as_it_is).await;
+}

@@ -1,0 +1,69 @@
+//! A client that says just what it is told to, byte by byte.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+
+/// How long a server may take to let go of whoever misbehaves.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A socket with little room for what it does not read.
+pub(crate) async fn connect(server: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small one");
+    socket.connect(server).await.expect("a connection")
+}
+
+/// Says all of it, unless the server goes first.
+pub(crate) async fn say(socket: &mut TcpStream, bytes: &[u8]) -> bool {
+    let said = timeout(PATIENCE, socket.write_all(bytes)).await;
+    said.expect("the server takes it, or goes").is_ok()
+}
+
+/// All that comes until the server lets go, which it does.
+pub(crate) async fn hear(socket: &mut TcpStream) -> Vec<u8> {
+    timeout(PATIENCE, heard(socket)).await.expect("the server lets go")
+}
+
+async fn heard(socket: &mut TcpStream) -> Vec<u8> {
+    let mut heard = Vec::new();
+    let mut part = vec![0; 64 << 10];
+    loop {
+        match socket.read(&mut part).await {
+            Ok(count @ 1..) => heard.extend_from_slice(&part[..count]),
+            _ => return heard,
+        }
+    }
+}
+
+/// Says it, and hears all that comes; the statuses of it. None of them is a failure.
+pub(crate) async fn ask(server: SocketAddr, bytes: &[u8]) -> Vec<u16> {
+    let mut socket = connect(server).await;
+    say(&mut socket, bytes).await;
+    let said = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
+    let heard = timeout(PATIENCE, heard(&mut socket)).await;
+    let statuses =
+        statuses(&heard.unwrap_or_else(|_| panic!("{said}: the server does not let go")));
+    assert!(statuses.iter().all(|status| *status < 500), "{said}: {statuses:?}");
+    statuses
+}
+
+/// The statuses of answers that came one after the other.
+pub(crate) fn statuses(heard: &[u8]) -> Vec<u16> {
+    let text = String::from_utf8_lossy(heard);
+    let answers = text.split("HTTP/1.1 ").skip(1);
+    answers.map(|answer| answer[..3].parse().expect("a status")).collect()
+}
+
+/// A request of this head and body that asks for the connection's end.
+pub(crate) fn request(line: &str, headers: &str, body: &str) -> Vec<u8> {
+    let length = match body.len() {
+        0 => String::new(),
+        length => format!("Content-Type: application/fhir+json\r\nContent-Length: {length}\r\n"),
+    };
+    format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{length}{headers}\r\n{body}").into()
+}

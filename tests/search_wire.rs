@@ -1,0 +1,173 @@
+//! A search over HTTP: what is written, and what is refused.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
+
+mod support;
+
+use reqwest::{Response, StatusCode, header};
+use serde_json::{Value, json};
+use support::{App, Bench, client, writes};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// 300 patients, every third a Maier.
+async fn with_patients(bench: Bench) -> (App, Bench) {
+    let name = |n: usize| if n.is_multiple_of(3) { "Maier" } else { "Huber" };
+    let patients: Vec<_> = (0..300).map(|n| writes::put(&writes::patient(n, name(n)))).collect();
+    writes::commit(&*bench.store, patients).await;
+    (App::start(bench.store.clone()).await, bench)
+}
+
+async fn get(app: &App, path: &str, headers: &[(&str, &str)]) -> Response {
+    let request = client().get(app.url(path));
+    let request =
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    request.send().await.expect("an answer")
+}
+
+async fn bundle(app: &App, path: &str) -> Value {
+    let response = get(app, path, &[]).await;
+    assert_eq!(response.status(), StatusCode::OK, "{path}");
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/fhir+json");
+    serde_json::from_str(&response.text().await.expect("all of it")).expect("JSON")
+}
+
+fn entries(bundle: &Value) -> &[Value] {
+    bundle["entry"].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The refusal of a request: its status and its words.
+async fn refusal(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let outcome: Value =
+        serde_json::from_str(&response.text().await.expect("a body")).expect("an OperationOutcome");
+    assert_eq!(outcome["resourceType"], "OperationOutcome");
+    (status, outcome["issue"][0]["diagnostics"].as_str().expect("words").to_owned())
+}
+
+async fn answers(bench: Bench) {
+    let (app, _bench) = with_patients(bench).await;
+    let all = bundle(&app, "/fhir/Patient").await;
+    assert_eq!((&all["type"], entries(&all).len()), (&json!("searchset"), 300));
+
+    let maiers = bundle(&app, "/fhir/Patient?name=MAI&_sort=_id").await;
+    assert_eq!(entries(&maiers).len(), 100);
+    let link = app.url("/fhir/Patient?name=MAI&_sort=_id");
+    assert_eq!(maiers["link"], json!([{"relation": "self", "url": link}]));
+    for entry in entries(&maiers) {
+        let id = entry["resource"]["id"].as_str().expect("an id");
+        assert_eq!(entry["fullUrl"], app.url(&format!("/fhir/Patient/{id}")));
+        assert_eq!(entry["search"], json!({"mode": "match"}));
+    }
+
+    let none = bundle(&app, "/fhir/Observation?code=x").await;
+    assert_eq!(none.get("entry"), None, "an empty array is not FHIR's JSON");
+    assert_eq!(entries(&bundle(&app, "/fhir/Patient?name=mai&_count=7").await).len(), 7);
+    for counting in ["_summary=count", "_count=0"] {
+        let counted = bundle(&app, &format!("/fhir/Patient?name=mai&{counting}")).await;
+        assert_eq!((&counted["total"], counted.get("entry")), (&json!(100), None));
+    }
+    let part = bundle(&app, "/fhir/Patient?_elements=gender&_count=1").await;
+    let part = &part["entry"][0]["resource"];
+    assert_eq!((part.get("name"), &part["resourceType"]), (None, &json!("Patient")));
+    assert_eq!(part["meta"]["tag"][0]["code"], "SUBSETTED");
+
+    let lines = get(&app, "/fhir/Patient?name=mai", &[("Accept", "application/fhir+ndjson")]).await;
+    assert_eq!(lines.headers()[header::CONTENT_TYPE], "application/fhir+ndjson");
+    assert_eq!(lines.text().await.expect("all of it").lines().count(), 100);
+
+    let form = client().post(app.url("/fhir/Patient/_search?_count=5"));
+    let form = form.header("Content-Type", "application/x-www-form-urlencoded").body("name=mai");
+    let found = form.send().await.expect("an answer").text().await.expect("all of it");
+    assert_eq!(entries(&serde_json::from_str(&found).expect("JSON")).len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded() {
+    answers(support::embedded()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb() {
+    let Some(bench) = support::mongo().await else { return };
+    answers(bench).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lenient_handling_says_what_it_ignored() {
+    let (app, _bench) = with_patients(support::embedded()).await;
+    let path = "/fhir/Patient?nonsense=1&name=mai&organization.name=x&_count=2";
+    let (status, words) = refusal(get(&app, path, &[]).await).await;
+    assert!(status == 400 && words.contains("'nonsense'"), "{words}");
+    let response = get(&app, path, &[("Prefer", "handling=lenient")]).await;
+    assert_eq!(response.headers()["x-ignored-parameters"], "nonsense,organization.name");
+    let bundle: Value = serde_json::from_str(&response.text().await.expect("all")).expect("JSON");
+    assert_eq!(entries(&bundle).len(), 3);
+    assert_eq!(bundle["entry"][0]["search"]["mode"], "outcome");
+    let outcome = &bundle["entry"][0]["resource"];
+    assert_eq!(outcome["issue"][0]["severity"], "warning");
+    assert!(outcome.to_string().contains("nonsense, organization.name"), "{outcome}");
+    let link = bundle["link"][0]["url"].as_str().expect("a link");
+    assert_eq!(link, app.url("/fhir/Patient?name=mai&_count=2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_an_operation_outcome() {
+    let (app, _bench) = with_patients(support::embedded()).await;
+    let many = format!("/fhir/Patient?_id={}", vec!["a"; 10_000].join(","));
+    let cases = [
+        ("/fhir/Patient?birthdate=zz2000", 400, "is no date"),
+        ("/fhir/Patient?birthdate=2000-13", 400, "is no date"),
+        ("/fhir/Patient?name:sounds=x", 400, ":exact"),
+        ("/fhir/Patient?organization.name=x", 400, "a chain"),
+        ("/fhir/Patient?_include=Patient:link", 400, "not supported"),
+        ("/fhir/Patient?_sort=-_lastUpdated", 400, "Send _sort=_id"),
+        ("/fhir/Patient?_format=xml", 406, "application/fhir+ndjson"),
+        ("/fhir/Patent?name=x", 404, "no resource type"),
+        ("/fhir/Patient?name=%ff", 400, "UTF-8"),
+        (&many, 400, "1000 is the most"),
+    ];
+    for (path, status, part) in cases {
+        let refused = refusal(get(&app, path, &[]).await).await;
+        assert!(refused.0 == status && refused.1.contains(part), "{path:.60}: {refused:?}");
+    }
+    let refused = refusal(get(&app, "/fhir/Patient", &[("Accept", "text/html")]).await).await;
+    assert_eq!(refused.0, 406);
+    let form = |kind: &str, body: String| {
+        let request = client().post(app.url("/fhir/Patient/_search"));
+        request.header("Content-Type", kind).body(body).send()
+    };
+    let long = form("application/x-www-form-urlencoded", format!("name={}", "x".repeat(100_000)));
+    let refused = refusal(long.await.expect("an answer")).await;
+    assert!(refused.0 == 400 && refused.1.contains("longer than"), "{refused:?}");
+    let refused = refusal(form("application/json", "{}".into()).await.expect("an answer")).await;
+    assert_eq!(refused.0, 415);
+    // hyper itself refuses a URL of such a length, in its own way; and the server goes on.
+    let head = format!("GET /fhir/Patient?name={} HTTP/1.1\r\n\r\n", "x".repeat(100_000));
+    let mut socket = TcpStream::connect(app.address).await.expect("a connection");
+    socket.write_all(head.as_bytes()).await.expect("written");
+    let mut status = [0; 12];
+    socket.read_exact(&mut status).await.expect("a status");
+    assert_eq!(&status, b"HTTP/1.1 414");
+    assert_eq!(bundle(&app, "/fhir/Patient?_summary=count").await["total"], 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_that_is_cut_short_has_no_end() {
+    let text = "x".repeat(100_000);
+    let patient = |n: usize| writes::put(&writes::patient(n, &text));
+    for accept in ["application/fhir+json", "application/fhir+ndjson"] {
+        let bench = support::embedded();
+        for hundred in 0..4 {
+            let some = (hundred * 100..hundred * 100 + 100).map(patient).collect();
+            writes::commit(&*bench.store, some).await;
+        }
+        let app = App::start(bench.store.clone()).await;
+        // Its head, and no more than sockets hold; then the server stops.
+        let response = get(&app, "/fhir/Patient", &[("Accept", accept)]).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        app.stop().await;
+        assert!(response.bytes().await.is_err(), "{accept}: half a result has no end");
+    }
+}
