@@ -99,6 +99,41 @@ async fn an_oplog_trimmed_past_the_position() {
     }
 }
 
+/// A copy of the whole database, our own collections included, in another replica set: what a dump
+/// that is restored there makes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_restored_into_another_set() {
+    use futures_util::TryStreamExt;
+    use mongodb::{Client, bson::Document};
+    let Some(old) = ReplicaSet::start(1, &[]).await else { return };
+    let Some(new) = ReplicaSet::start(1, &[]).await else { return };
+    let bench = support::mongo_in(&old).await;
+    commit(bench.store.as_ref(), vec![put(&patient(77, "x"))]).await;
+    commit(bench.store.as_ref(), vec![support::writes::delete("Patient", "p77")]).await;
+    let (app, history) = left_after_the_history(&bench).await;
+    let from = Client::with_uri_str(&bench.name).await.expect("a client");
+    let from = from.default_database().expect("a database");
+    let to = new.client().await.database(from.name());
+    let names = from.list_collection_names().await.expect("names");
+    for name in &names {
+        let all = from.collection::<Document>(name).find(mongodb::bson::doc! {}).await;
+        let all: Vec<_> = all.expect("a cursor").try_collect().await.expect("documents");
+        if !all.is_empty() {
+            to.collection(name).insert_many(all).await.expect("copied");
+        }
+    }
+    assert!(names.iter().any(|name| name == "fhirtail_deleted"), "{names:?}");
+    app.stop().await;
+    let uri = new.uri(from.name());
+    let restored = fhirtail::store::mongo::MongoStore::connect(&uri, Default::default()).await;
+    let restored = restored.expect("a store");
+    commit(restored.as_ref(), vec![put(&patient(3, "since"))]).await;
+    let app = App::start(restored.clone()).await;
+    for event in [&history[0], &history[20], history.last().expect("caught-up")] {
+        assert_starts_over(&app, restored.as_ref(), &event.id).await;
+    }
+}
+
 /// A collection that goes all at once, and a database: whoever streams its type starts over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collection_dropped_or_renamed() {

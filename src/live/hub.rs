@@ -112,8 +112,7 @@ impl Hub {
     /// # Errors
     /// The store can't say.
     pub async fn head(&self) -> Result<LogPosition, StoreError> {
-        let store = Arc::clone(&self.store);
-        self.head.ask(detached(async move { store.head().await })).await
+        self.head.ask(self.store.head()).await
     }
 
     /// How long ago the tail last heard from the store; `None` before the first time.

@@ -1,5 +1,7 @@
 //! The live stage: what changes, and word of when the client's copy is whole.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::{CHUNK_BYTES, Ended, Goal, Session, Stage};
@@ -7,7 +9,7 @@ use crate::{
     frame::{self, Control},
     live::{Follow, Followed},
     position::LogPosition,
-    store::StoreError,
+    store::{StoreError, detached},
 };
 
 impl Session {
@@ -56,7 +58,13 @@ impl Session {
     /// The end of the log as it is now: who has passed it has all that was written before.
     async fn goal(&self) -> Result<Goal, Ended> {
         let at = Timestamp::now();
-        let head = self.insist(|| self.hub.head()).await?;
+        // In a task of its own: who waits in the queue for an answer must go on as soon as it is
+        // there, and a stream goes on only when it is its turn to write.
+        let asked = || {
+            let hub = Arc::clone(&self.hub);
+            detached(async move { hub.head().await })
+        };
+        let head = self.insist(asked).await?;
         Ok(Goal { head, at })
     }
 

@@ -1,11 +1,14 @@
 //! What servers stand on: a replica set behind proxies, or an embedded store's directory.
 
+use std::sync::Mutex;
+
 use mongodb::{
     Client, Database,
     bson::{Document, Timestamp, doc},
     options::ChangeStreamPreAndPostImages,
 };
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 use crate::{
     lab::LAST,
@@ -13,7 +16,7 @@ use crate::{
         mongod::{Node, ReplicaSet, fresh_database, shared},
         oracle::{file, journal::Journal, log},
         proxy::Proxy,
-        stream,
+        stream::{self, PATIENCE},
     },
     writers::Sink,
 };
@@ -36,6 +39,8 @@ pub(crate) struct Mongo {
     pub(crate) db: Database,
     uri: String,
     since: Timestamp,
+    /// All that was written, where somebody reads along.
+    journal: Mutex<Option<JoinHandle<Journal>>>,
     _set: Option<ReplicaSet>,
 }
 
@@ -66,8 +71,26 @@ impl Mongo {
         db.create_collection("Patient").await.expect("a collection");
         // The servers find out by their own means how the nodes are.
         let uri = set.uri(name).replace("&heartbeatFrequencyMS=500", "");
-        Self { client, db, uri, since, _set: None }
+        Self { client, db, uri, since, journal: Mutex::default(), _set: None }
     }
+
+    /// From now on the oracle reads the log as it grows: later its beginning will be gone.
+    pub(crate) fn read_along(&self) {
+        let (client, name, since) = (self.client.clone(), self.db.name().to_owned(), self.since);
+        let read = async move { log::read(&client, &name, since, &last()).await };
+        *self.journal.lock().expect("no panic while locked") = Some(tokio::spawn(read));
+    }
+
+    /// The database's cluster time.
+    pub(crate) async fn time(&self) -> Timestamp {
+        let hello = self.db.run_command(doc! {"hello": 1}).await.expect("an answer");
+        hello.get_timestamp("operationTime").expect("a time")
+    }
+}
+
+/// What is written last.
+fn last() -> String {
+    format!("Patient/{LAST}")
 }
 
 impl Ground for Mongo {
@@ -82,9 +105,12 @@ impl Ground for Mongo {
     }
 
     async fn journal(&self) -> Journal {
-        let last = format!("Patient/{LAST}");
-        let read = log::read(&self.client, self.db.name(), self.since, &last);
-        tokio::time::timeout(std::time::Duration::from_secs(60), read).await.expect("the whole log")
+        if self.journal.lock().expect("no panic while locked").is_none() {
+            self.read_along();
+        }
+        let read = self.journal.lock().expect("no panic while locked").take();
+        let read = tokio::time::timeout(PATIENCE, read.expect("a reader")).await;
+        read.expect("the whole log").expect("no panic")
     }
 }
 
@@ -96,9 +122,9 @@ pub(crate) struct Set {
 }
 
 impl Set {
-    /// `None`: skipped.
-    pub(crate) async fn start() -> Option<Self> {
-        let nodes: Vec<Node> = ReplicaSet::nodes(3, &[])?;
+    /// Nodes with these arguments. `None`: skipped.
+    pub(crate) async fn start(arguments: &[&str]) -> Option<Self> {
+        let nodes: Vec<Node> = ReplicaSet::nodes(3, arguments)?;
         let mut proxies = Vec::new();
         for node in &nodes {
             proxies.push(Proxy::to(node.port).await);

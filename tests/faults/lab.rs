@@ -168,7 +168,7 @@ pub(crate) async fn survive(
     fault: impl AsyncFnOnce(&Lab),
 ) {
     let _one = ONE.lock().await;
-    let Some(set) = Set::start().await else { return };
+    let Some(set) = Set::start(&[]).await else { return };
     run(name, set, Cast { servers, arguments, resets, ..Cast::USUAL }, fault).await;
 }
 

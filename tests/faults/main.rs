@@ -1,7 +1,8 @@
 //! Faults on a real three-node replica set, every connection through a proxy, under steady
 //! writes and a crowd that cuts and resumes: nothing is lost or repeated, says the oracle, and
 //! each client is back within ten seconds of the fault's end. `own` has the faults of the server
-//! itself, over whatever store.
+//! itself, over whatever store, `others` what other programs do to the database, `rollback` what
+//! only one node ever had.
 //!
 //! `FHIRTAIL_FAULT_SECONDS` and `FHIRTAIL_FAULT_CLIENTS` stretch it.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
@@ -9,8 +10,10 @@
 mod crowd;
 mod ground;
 mod lab;
+mod others;
 mod own;
 mod report;
+mod rollback;
 mod shared;
 mod soak;
 #[path = "../support/mod.rs"]

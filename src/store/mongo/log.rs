@@ -12,11 +12,50 @@ use tracing::info;
 use super::{Shared, changes, errors, time};
 use crate::{position::LogPosition, store::StoreError};
 
+/// An instant that is committed by majority, and the primary that named it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Instant {
+    pub(super) time: u64,
+    /// In which term of a primary that was asked; mongos names none.
+    term: Option<i64>,
+}
+
 /// The cluster time up to which everything is committed by majority.
-pub(super) async fn commit_point(shared: &Shared) -> Result<LogPosition, StoreError> {
+pub(super) async fn commit_point(shared: &Shared) -> Result<Instant, StoreError> {
     shared.freshen_catalog().await?;
     let reply = hello(shared).await.map_err(|error| errors::plain(&error))?;
-    committed(&reply, shared.sharded).map(LogPosition::before).ok_or_else(no_time)
+    let time = committed(&reply, shared.sharded).ok_or_else(no_time)?;
+    Ok(Instant { time, term: term(&reply) })
+}
+
+/// Waits until a majority has all that is written by now, for as long as somebody `listens`.
+///
+/// A read as of an instant finds nothing of a collection as soon as its drop is written: who finds
+/// nothing can only believe that once the drop, if there is one, is in the log for good. Where
+/// there is another primary by then, what was seen of the former may be rolled back: expired.
+pub(super) async fn settled(
+    shared: &Shared,
+    at: Instant,
+    listens: impl Fn() -> bool,
+) -> Result<(), StoreError> {
+    const LONGEST: Duration = Duration::from_millis(250);
+    if shared.sharded {
+        return Ok(());
+    }
+    let (mut end, mut pause) = (None, Duration::from_millis(2));
+    while listens() {
+        let reply = hello(shared).await.map_err(|error| errors::plain(&error))?;
+        if term(&reply) != at.term {
+            break;
+        }
+        let end = *end.get_or_insert(written(&reply).ok_or_else(no_time)?);
+        if committed(&reply, false).is_some_and(|time| time >= end) {
+            return Ok(());
+        }
+        tokio::time::sleep(pause).await;
+        pause = LONGEST.min(pause * 2);
+    }
+    Err(StoreError::SnapshotExpired)
 }
 
 /// The same of a reply to `hello`.
@@ -26,13 +65,6 @@ pub(crate) fn committed(hello: &Document, sharded: bool) -> Option<u64> {
     } else {
         timestamp(optime(hello, "majorityOpTime"), "ts")
     }
-}
-
-/// The end of the log: behind the last write, committed by majority or not. A read as of an instant
-/// finds a collection empty as soon as its drop is written: who is told to have caught up must have
-/// heard of that drop.
-pub(super) async fn head(shared: &Shared) -> Result<LogPosition, StoreError> {
-    latest(shared).await.map(LogPosition::before)
 }
 
 /// The cluster time of the last write, committed by majority or not.
@@ -55,6 +87,11 @@ fn optime<'r>(reply: &'r Document, name: &str) -> Option<&'r Document> {
     reply.get_document("lastWrite").ok()?.get_document(name).ok()
 }
 
+/// The term in which the node's last write was written.
+fn term(hello: &Document) -> Option<i64> {
+    optime(hello, "opTime")?.get_i64("t").ok()
+}
+
 fn timestamp(reply: Option<&Document>, name: &str) -> Option<u64> {
     reply?.get_timestamp(name).ok().map(time::from_bson)
 }
@@ -66,7 +103,7 @@ fn no_time() -> StoreError {
 
 /// About `back` before the end, but no older than the log reaches.
 pub(super) async fn recent(shared: &Shared, back: Duration) -> Result<LogPosition, StoreError> {
-    let head = commit_point(shared).await?;
+    let head = LogPosition::before(commit_point(shared).await?.time);
     let back = u32::try_from(back.as_secs()).unwrap_or(u32::MAX);
     let wanted =
         LogPosition::before(u64::from(time::seconds(head.time).saturating_sub(back)) << 32);

@@ -121,7 +121,8 @@ impl Store for MongoStore {
 
     async fn head(&self) -> Result<LogPosition, StoreError> {
         let log = self.log.clone();
-        detached(async move { log::head(&log).await }).await
+        let end = detached(async move { log::commit_point(&log).await }).await?;
+        Ok(LogPosition::before(end.time))
     }
 
     async fn recent(&self, back: Duration) -> Result<LogPosition, StoreError> {

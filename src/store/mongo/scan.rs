@@ -19,6 +19,7 @@ use super::{
     catalog::Facts,
     encode, errors,
     head::Head,
+    log,
     order::{Order, Stretch, Within, stretch},
     unreadable,
 };
@@ -43,12 +44,18 @@ enum Fetched {
 /// Reads until the end of the type, an error, or until nobody listens.
 ///
 /// A closed channel is the end of the type, so a defect must be told before it closes.
-pub(super) async fn run(shared: Arc<Shared>, time: u64, scan: Scan, facts: Facts, out: Batches) {
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    at: log::Instant,
+    scan: Scan,
+    facts: Facts,
+    out: Batches,
+) {
     let (replies, fetched) = mpsc::channel(1);
     let encoder = Encoder { shared: shared.clone(), scan: scan.clone(), out: out.clone() };
     tokio::spawn(async move {
         let to = replies.clone();
-        let fetched = async move { fetch(&shared, time, &scan, facts, &to).await };
+        let fetched = async move { fetch(&shared, at, &scan, facts, &to).await };
         if let Err(error) = detached(fetched).await {
             // Nobody listens any more: nobody needs to know.
             let _ = replies.send(Err(error)).await;
@@ -65,7 +72,7 @@ pub(super) async fn run(shared: Arc<Shared>, time: u64, scan: Scan, facts: Facts
 
 async fn fetch(
     shared: &Shared,
-    time: u64,
+    at: log::Instant,
     scan: &Scan,
     facts: Facts,
     out: &Replies,
@@ -74,7 +81,7 @@ async fn fetch(
         return Err(StoreError::Failed(format!("the collection of {} {why}", scan.ty)));
     }
     let expired = |error| errors::in_snapshot(&error);
-    let mut session = shared.session_at(time).await?;
+    let mut session = shared.session_at(at.time).await?;
     let order = Order::choose(shared, scan, &mut session).await?;
     let size = reply_size(shared, scan).await;
     let mut within = Within::rest_of(scan);
@@ -89,8 +96,14 @@ async fn fetch(
         let next = next.map_err(expired)?;
         within.to = next.as_ref().map(|stretch| stretch.next.clone());
         let cursor = order.open(shared, scan, &within, size, &mut session).await;
-        let wanted = pass_on(cursor.map_err(expired)?, order, &mut session, out).await?;
-        let Some(Stretch { last, next }) = next.filter(|_| wanted) else { return Ok(()) };
+        let passed = pass_on(cursor.map_err(expired)?, order, &mut session, out).await?;
+        let Some(Stretch { last, next }) = next.filter(|_| passed != Passed::Unwanted) else {
+            return match passed {
+                // As of a collection that was dropped.
+                Passed::Nothing => log::settled(shared, at, || !out.is_closed()).await,
+                Passed::Some | Passed::Unwanted => Ok(()),
+            };
+        };
         if let Some(key) = last
             && out.send(Ok(Fetched::Reached(key))).await.is_err()
         {
@@ -100,21 +113,33 @@ async fn fetch(
     }
 }
 
-/// Passes on all that a cursor gives; `false`: nobody listens any more.
+/// What a cursor gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passed {
+    Some,
+    Nothing,
+    /// Nobody listens any more.
+    Unwanted,
+}
+
+/// Passes on all that a cursor gives.
 async fn pass_on(
     mut cursor: SessionRawBatchCursor,
     order: Order,
     session: &mut ClientSession,
     out: &Replies,
-) -> Result<bool, StoreError> {
+) -> Result<Passed, StoreError> {
+    let mut passed = Passed::Nothing;
     let mut replies = cursor.stream(session);
     // The place is waited for before the server is asked: one reply ahead, no more.
     while let Ok(place) = out.reserve().await {
-        let Some(reply) = replies.next().await else { return Ok(true) };
+        let Some(reply) = replies.next().await else { return Ok(passed) };
         let reply = reply.map_err(|error| errors::in_snapshot(&error))?;
+        let is_empty = reply.doc_slices().is_ok_and(|documents| documents.is_empty());
+        passed = if is_empty { passed } else { Passed::Some };
         place.send(Ok(Fetched::Reply(order, reply)));
     }
-    Ok(false)
+    Ok(Passed::Unwanted)
 }
 
 /// How many documents make up about a reply. It is held as long as its client takes, and would

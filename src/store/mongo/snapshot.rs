@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use mongodb::bson::doc;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 
 use super::{Shared, catalog::Catalog, decode, errors, log, scan, time};
 use crate::{
@@ -21,38 +21,47 @@ use crate::{
 pub(super) struct MongoSnapshot {
     shared: Arc<Shared>,
     /// The cluster time T.
-    time: u64,
+    at: log::Instant,
     /// The collections that there are (and, but for drops after T, that there were at T).
     catalog: Arc<Catalog>,
+    /// Set once what is missing in that listing is missing for good.
+    settled: Arc<OnceCell<()>>,
 }
 
 impl MongoSnapshot {
     /// T is the end of what is committed by majority. It is asked for, since a server that is to
     /// choose one names it only where it finds a collection.
     pub(super) async fn take(shared: Arc<Shared>) -> Result<Self, StoreError> {
-        let time = log::commit_point(&shared).await?.time;
+        let at = log::commit_point(&shared).await?;
         // Listed after T was chosen: a collection that is missing here was created after T, or
         // dropped, which the log tells.
         let catalog = shared.refresh_catalog().await?;
-        Ok(Self { shared, time, catalog })
+        Ok(Self { shared, at, catalog, settled: Arc::default() })
+    }
+
+    /// Waits until the log tells for good of whatever is missing in the listing.
+    async fn settled(&self, listens: impl Fn() -> bool) -> Result<(), StoreError> {
+        let settled = || log::settled(&self.shared, self.at, listens);
+        self.settled.get_or_try_init(settled).await.copied()
     }
 }
 
 #[async_trait]
 impl Snapshot for MongoSnapshot {
     fn position(&self) -> LogPosition {
-        LogPosition::past(self.time)
+        LogPosition::past(self.at.time)
     }
 
     fn instant(&self) -> Timestamp {
-        time::instant(self.time)
+        time::instant(self.at.time)
     }
 
     async fn read(&self, ty: ResourceType, id: &str) -> Result<Option<Bytes>, StoreError> {
         if self.catalog.get(ty).is_none() {
-            return Ok(None);
+            let snapshot = self.clone();
+            return detached(async move { snapshot.settled(|| true).await.map(|()| None) }).await;
         }
-        let (shared, time, keys) = (self.shared.clone(), self.time, decode::keys_of(id));
+        let (shared, time, keys) = (self.shared.clone(), self.at.time, decode::keys_of(id));
         detached(async move {
             let mut session = shared.session_at(time).await?;
             let collection = shared.collection(ty);
@@ -69,7 +78,15 @@ impl Snapshot for MongoSnapshot {
     fn scan(&self, scan: Scan) -> mpsc::Receiver<Result<ScanBatch, StoreError>> {
         let (batches, receiver) = mpsc::channel(1);
         if let Some(facts) = self.catalog.get(scan.ty) {
-            tokio::spawn(scan::run(self.shared.clone(), self.time, scan, facts, batches));
+            tokio::spawn(scan::run(self.shared.clone(), self.at, scan, facts, batches));
+        } else if !self.settled.initialized() {
+            let snapshot = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = snapshot.settled(|| !batches.is_closed()).await {
+                    // Nobody listens any more: nobody needs to know.
+                    let _ = batches.send(Err(error)).await;
+                }
+            });
         }
         receiver
     }
