@@ -1,6 +1,7 @@
 //! A headless Chromium, driven by chromedriver over the WebDriver protocol (W3C).
 
 use std::{
+    collections::HashSet,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::PathBuf,
@@ -13,17 +14,27 @@ use serde_json::{Value, json};
 
 use crate::support::{client, stream::PATIENCE};
 
-/// What a page does before any script of its own: notes tasks that hold it up, and errors.
+/// What a page does before any script of its own: notes errors.
 const WATCH: &str = "
-    globalThis.stalls = [];
-    new PerformanceObserver(list => stalls.push(...list.getEntries().map(one => one.duration)))
-        .observe({ type: 'longtask' });
     globalThis.faults = [];
     addEventListener('error', event => faults.push('error: ' + event.message));
     addEventListener('unhandledrejection', event => faults.push('rejected: ' + event.reason));
     addEventListener('securitypolicyviolation', event =>
         faults.push(event.violatedDirective + ': ' + event.blockedURI));
 ";
+
+/// What of Chromium's trace is recorded: each task of each thread, and the threads' names. Nothing
+/// that comes with each event of a stream, or the record is full before its end.
+const TASKS: &str = "toplevel,__metadata";
+
+/// A task of the page's main thread, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Task {
+    /// From its start to its end: others that have the cores count too.
+    pub(crate) wall: f64,
+    /// For how long the thread ran.
+    pub(crate) cpu: f64,
+}
 
 /// A browser with one window. It ends when dropped.
 pub(crate) struct Browser {
@@ -35,6 +46,17 @@ pub(crate) struct Browser {
 
 impl Browser {
     pub(crate) async fn start() -> Self {
+        Self::with(json!({})).await
+    }
+
+    /// One that records its tasks: see [`tasks`](Self::tasks).
+    pub(crate) async fn recording() -> Self {
+        // Without word of each event of the stream, which would cost more than the page itself.
+        let log = json!({"enableNetwork": false, "enablePage": false, "traceCategories": TASKS});
+        Self::with(json!({"perfLoggingPrefs": log})).await
+    }
+
+    async fn with(mut options: Value) -> Self {
         let named = std::env::var_os("CHROMEDRIVER").unwrap_or_else(|| "chromedriver".into());
         let mut driver = Command::new(named)
             .arg("--port=0")
@@ -62,8 +84,12 @@ impl Browser {
             "--disable-sync",
             "--window-size=1600,1000",
         ];
-        let options = json!({"goog:chromeOptions": {"args": arguments}});
-        let asked = json!({"capabilities": {"alwaysMatch": options}});
+        options["args"] = json!(arguments);
+        let mut wanted = json!({"goog:chromeOptions": options});
+        if options.get("perfLoggingPrefs").is_some() {
+            wanted["goog:loggingPrefs"] = json!({"performance": "ALL"});
+        }
+        let asked = json!({"capabilities": {"alwaysMatch": wanted}});
         let session = browser.call(Method::POST, "/session", &asked).await;
         browser.session = session["sessionId"].as_str().expect("a session").to_owned();
         let watch = json!({"source": WATCH});
@@ -114,6 +140,33 @@ impl Browser {
         let strokes = ["keyDown", "keyUp"].map(|stroke| json!({"type": stroke, "value": key}));
         let keys = json!({"type": "key", "id": "keys", "actions": strokes});
         self.command("/actions", &json!({"actions": [keys]})).await;
+    }
+
+    /// The tasks of the page's main thread, in their order. This ends the record.
+    pub(crate) async fn tasks(self) -> Vec<Task> {
+        let log = self.command("/se/log", &json!({"type": "performance"})).await;
+        let events = log.as_array().expect("a log").iter().map(|line| {
+            let line = line["message"].as_str().expect("a message");
+            let mut message: Value = serde_json::from_str(line).expect("JSON");
+            message["message"]["params"].take()
+        });
+        let events: Vec<Value> = events.collect();
+        let thread = |event: &Value| (event["pid"].as_u64(), event["tid"].as_u64());
+        let is_main = |event: &&Value| event["args"]["name"] == "CrRendererMain";
+        let main: HashSet<_> = events.iter().filter(is_main).map(thread).collect();
+        let is_task = |event: &&Value| {
+            event["name"] == "ThreadControllerImpl::RunTask" && main.contains(&thread(event))
+        };
+        // One that is under way has no times yet.
+        let task = |event: &Value| {
+            let ms = |name: &str| event[name].as_f64().map(|time| time / 1000.0);
+            Some((ms("ts")?, Task { wall: ms("dur")?, cpu: ms("tdur")? }))
+        };
+        let mut tasks: Vec<_> = events.iter().filter(is_task).filter_map(task).collect();
+        tasks.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let tasks: Vec<_> = tasks.into_iter().map(|(_, task)| task).collect();
+        assert!(tasks.len() > 100, "a page has tasks: {} of {}", tasks.len(), events.len());
+        tasks
     }
 
     /// Nothing failed on the page, and nothing was against its policy.

@@ -1,11 +1,13 @@
 //! 100,000 gaps: how long until the page has caught up, and how long it ever stands still.
+//!
+//! What is asserted is what the page itself does: how long its main thread runs in one task. From
+//! start to end a task also takes what others have of the cores meanwhile, the server and this test
+//! among them: that is printed, and says something on a machine at rest.
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use crate::{
-    browser::Browser,
+    browser::{Browser, Task},
     gaps::{gap, put, report, totals},
     support::{
         App, embedded,
@@ -13,7 +15,7 @@ use crate::{
     },
 };
 
-/// A task longer than this is felt.
+/// A task longer than this is felt, in milliseconds.
 const LONGEST: f64 = 200.0;
 /// Gaps of each patient.
 const EACH: usize = 4;
@@ -33,22 +35,14 @@ async fn a_hundred_thousand_gaps_do_not_hold_up_the_page() {
         });
         commit(&*bench.store, resources.map(|one| writes::put(&one)).collect()).await;
     }
-    let (app, browser) = (App::start(bench.store.clone()).await, Browser::start().await);
-    // A page that is slow is so each time; a machine that is busy is not.
-    let mut loads = Vec::new();
-    while loads.len() < 3 && !loads.iter().any(|(_, longest)| *longest < LONGEST) {
-        let start = Instant::now();
-        browser.open(&app.url("/")).await;
-        browser.picture("loading-wide-light").await;
-        browser.until_live().await;
-        loads.push((start.elapsed(), longest(&browser).await));
-        assert_eq!(totals(&browser).await.iter().sum::<u64>() as usize, count);
-    }
-    println!(
-        "{count} gaps, {} events: time and longest task in ms: {loads:?}",
-        count * 2 + patients.len()
-    );
-    let (loaded, while_loading) = loads.pop().expect("one load");
+    let (app, browser) = (App::start(bench.store.clone()).await, Browser::recording().await);
+    let start = Instant::now();
+    browser.open(&app.url("/")).await;
+    browser.picture("loading-wide-light").await;
+    browser.until_live().await;
+    let loaded = start.elapsed();
+    assert_eq!(totals(&browser).await.iter().sum::<u64>() as usize, count);
+    println!("{count} gaps, {} events: {loaded:?}", count * 2 + patients.len());
 
     // What somebody does with it: every order, a search, a measure, the end of the list.
     for column in ["name", "1", "changed", "birth", "0"] {
@@ -67,23 +61,17 @@ async fn a_hundred_thousand_gaps_do_not_hold_up_the_page() {
     }
     let settled = "[...Array(20).keys()].every(n => page.model.gaps.get(`g${n}-0`).status === 2)";
     browser.until(settled).await;
-    let in_use = longest(&browser).await;
-    println!("longest task in use: {in_use:.0} ms");
-    assert!(while_loading < LONGEST && in_use < LONGEST);
     assert!(loaded < Duration::from_secs(60));
     let elements = browser.run("return document.querySelectorAll('*').length").await;
     assert!(elements.as_u64().is_some_and(|count| count < 2500), "{elements}");
     browser.assert_sound().await;
+    // A record that was full before the end lacks this one.
+    browser.run("const end = performance.now() + 100; while (performance.now() < end);").await;
+    let tasks = browser.tasks().await;
+    let most = |of: fn(&Task) -> f64| tasks.iter().map(of).fold(0.0, f64::max);
+    let (cpu, wall) = (most(|task| task.cpu), most(|task| task.wall));
+    println!("{} tasks, the longest {cpu:.0} ms; {wall:.0} ms from start to end", tasks.len());
+    assert!(tasks.iter().rev().take(100).any(|task| task.wall >= 100.0), "the record is whole");
+    assert!(cpu < LONGEST, "{cpu} ms");
     app.stop().await;
-}
-
-/// The longest task since the last time, in ms.
-async fn longest(browser: &Browser) -> f64 {
-    let stalls = browser.run("return stalls.splice(0)").await;
-    let stalls: Vec<f64> = serde_json::from_value::<Vec<Value>>(stalls)
-        .expect("a list")
-        .iter()
-        .map(|one| one.as_f64().expect("a number"))
-        .collect();
-    stalls.into_iter().fold(0.0, f64::max)
 }
