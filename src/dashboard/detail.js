@@ -3,12 +3,14 @@
 import { nameOf } from './model.js';
 import { STATUSES } from './facts.js';
 import { $, h, say } from './dom.js';
-import { age, date, statusWord, time, when } from './words.js';
+import { age, date, number, statusWord, time, when } from './words.js';
 import { told } from './feed.js';
 
 const NARROW = matchMedia('(max-width: 719px)');
 /** So many changes are kept of each patient who had any. */
 const PAST = 12;
+/** So many gaps and compositions are listed: all gaps that name no patient are of one. */
+const MOST = 200;
 
 export class Detail {
   /** The patient's key; null while closed. */
@@ -58,11 +60,13 @@ export class Detail {
     if (this.key === null) return;
     const row = model.rows.get(this.key);
     const past = this.#past.get(this.key) ?? [];
-    const gaps = row ? [...row.gaps].sort((a, b) => (a.measure.title + a.id < b.measure.title + b.id ? -1 : 1)) : [];
+    const gaps = first(row?.gaps).sort((a, b) => (a.measure.title + a.id < b.measure.title + b.id ? -1 : 1));
+    const more = (row?.gaps.size ?? 0) - gaps.length;
+    const compositions = first(row?.compositions);
     const mark = JSON.stringify([
-      row?.facts, row?.gone, past[0]?.at, past.length,
+      row?.facts, row?.gone, past[0]?.at, past.length, more,
       gaps.map(gap => [gap.id, gap.version, gap.status, gap.measure.key, model.reportOf(gap)]),
-      [...(row?.compositions ?? [])],
+      compositions.map(({ id, version, title, date: dated }) => [id, version, title, dated]),
     ]);
     if (mark === this.#shown) return;
     this.#shown = mark;
@@ -70,7 +74,8 @@ export class Detail {
     $('detail-facts').replaceChildren(...facts(row, this.key));
     $('detail-gaps').replaceChildren(...gaps.map(gap => gapItem(gap, model.reportOf(gap))));
     $('detail-no-gaps').hidden = gaps.length > 0;
-    const compositions = [...(row?.compositions ?? [])];
+    $('detail-more-gaps').hidden = more === 0;
+    say($('detail-more-gaps'), `… and ${number(more)} more`);
     $('detail-compositions').replaceChildren(...compositions.map(compositionItem));
     $('detail-compositions-part').hidden = compositions.length === 0;
     const line = ({ change, at }) => {
@@ -89,14 +94,28 @@ export class Detail {
   }
 }
 
+/** The first of a set that may be large, or missing. */
+function first(set) {
+  const some = [];
+  for (const one of set ?? []) {
+    if (some.push(one) === MOST) break;
+  }
+  return some;
+}
+
 function facts(row, key) {
   const known = row?.facts;
   const pairs = known
-    ? [['Number', known.number], ['Born', known.birth && `${date(known.birth)}, ${age(known.birth, Date.now())} years`], ['Sex', known.gender]]
+    ? [['Number', known.number], ['Born', known.birth && [date(known.birth), years(known.birth)].filter(Boolean).join(', ')], ['Sex', known.gender]]
     : [['Patient', row?.gone ? 'deleted' : key === '' ? 'the issue names none' : 'not sent']];
   const list = pairs.filter(([, value]) => value).flatMap(([name, value]) => [h('dt', {}, name), h('dd', {}, value)]);
   if (key) list.push(h('dt', {}, 'Id'), h('dd', {}, known ? raw('Patient', key) : h('code', {}, key)));
   return list;
+}
+
+function years(birth) {
+  const whole = age(birth, Date.now());
+  return whole && `${whole} years`;
 }
 
 function gapItem(gap, report) {

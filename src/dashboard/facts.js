@@ -34,10 +34,13 @@ function shared(value) {
   return one;
 }
 
+const ID = /^[A-Za-z0-9.-]{1,64}$/;
+
 /** The id within a literal reference to a type, relative, absolute or versioned; else ''. */
 export function idOf(reference, type) {
-  const [found] = text(reference).match(/[A-Z][A-Za-z]+\/[A-Za-z0-9.-]{1,64}(?=$|\/_history\/)/) ?? [''];
-  return found.startsWith(type + '/') ? found.slice(type.length + 1) : '';
+  const parts = text(reference).split('/');
+  if (parts.at(-2) === '_history') parts.length -= 2;
+  return parts.at(-2) === type && ID.test(parts.at(-1)) ? parts.at(-1) : '';
 }
 
 /** Whom a Reference means: the id of a Patient, or whatever names one; '' for nobody. */
@@ -66,7 +69,8 @@ export function gapOf(issue) {
     patient: whom(issue.patient),
     display: text(issue.patient?.display),
     title: shared(issue.code?.text),
-    reports: details.map(detail => idOf(detail.reference, 'MeasureReport')).filter(Boolean),
+    /** Each once. */
+    reports: [...new Set(details.map(detail => idOf(detail.reference, 'MeasureReport')).filter(Boolean))],
     identified: text(issue.identifiedDateTime) || text(issue.identifiedPeriod?.start),
   };
 }

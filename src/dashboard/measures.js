@@ -5,6 +5,9 @@ import { closedShare } from './model.js';
 import { $, attribute, h, say } from './dom.js';
 import { STATUS_WORDS, number } from './words.js';
 
+/** So many are shown, those with the most gaps: where each gap has a text of its own, each is a measure. */
+const MOST = 200;
+
 export class Measures {
   /** The measure that is chosen, by its key; null for all. */
   chosen = null;
@@ -17,10 +20,18 @@ export class Measures {
 
   show(model) {
     if (this.chosen !== null && !model.measures.has(this.chosen)) this.choose(null);
-    const measures = [...model.measures.values()].sort((a, b) => (a.title + a.key < b.title + b.key ? -1 : 1));
+    let measures = [...model.measures.values()];
+    const more = Math.max(0, measures.length - MOST);
+    if (more > 0) {
+      measures = measures.sort((a, b) => b.size - a.size).slice(0, MOST);
+      const chosen = model.measures.get(this.chosen);
+      if (chosen && !measures.includes(chosen)) measures[MOST - 1] = chosen;
+    }
+    measures.sort((a, b) => (a.title + a.key < b.title + b.key ? -1 : 1));
     const body = $('measure-rows');
+    const shown = new Set(measures.map(measure => measure.key));
     for (const [key, row] of this.#rows) {
-      if (!model.measures.has(key)) {
+      if (!shown.has(key)) {
         row.element.remove();
         this.#rows.delete(key);
       }
@@ -31,6 +42,8 @@ export class Measures {
       if (body.children[at] !== row.element) body.insertBefore(row.element, body.children[at] ?? null);
     });
     $('no-measures').hidden = measures.length > 0;
+    $('more-measures').hidden = more === 0;
+    say($('more-measures'), `… and ${number(more)} more, with no more gaps each`);
   }
 
   choose(key) {

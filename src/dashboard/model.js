@@ -97,21 +97,26 @@ export class Model {
   }
 
   #forget(gap, report) {
-    const left = (this.#gapsOfReport.get(report) ?? []).filter(other => other !== gap);
-    if (left.length > 0) this.#gapsOfReport.set(report, left);
-    else this.#gapsOfReport.delete(report);
+    const gaps = this.#gapsOfReport.get(report) ?? [];
+    const at = gaps.indexOf(gap);
+    if (at < 0) return;
+    // One report may be that of all gaps: none of them is moved for one that goes.
+    gaps[at] = gaps.at(-1);
+    gaps.pop();
+    if (gaps.length === 0) this.#gapsOfReport.delete(report);
   }
 
+  /** A gap waits for a report once, so nobody looks whether it does already. */
   #await(report, gap) {
     const gaps = this.#gapsOfReport.get(report);
-    if (!gaps) this.#gapsOfReport.set(report, [gap]);
-    else if (!gaps.includes(gap)) gaps.push(gap);
+    if (gaps) gaps.push(gap);
+    else this.#gapsOfReport.set(report, [gap]);
   }
 
-  /** The reports that a gap belongs to: those it names, then a composition's section. */
+  /** The reports that a gap belongs to, each once: those it names, then a composition's section. */
   #named(gap) {
-    const section = this.#sectionOfGap.get(gap.id);
-    return section?.report ? [...gap.reports, section.report] : gap.reports;
+    const report = this.#sectionOfGap.get(gap.id)?.report;
+    return report && !gap.reports.includes(report) ? [...gap.reports, report] : gap.reports;
   }
 
   #leave(gap) {

@@ -21,8 +21,9 @@ export class Patients {
   #model = null;
   #pool = [];
   #height = 36;
-  /** The row that the keyboard is at. */
+  /** The row that the keyboard is at; and the one that Tab reaches, the first in view where that is not. */
   #at = 0;
+  #tab = 0;
   #isHeld = false;
   #measure = null;
   #onOpen;
@@ -41,8 +42,14 @@ export class Patients {
     };
     this.#scroller.addEventListener('pointerenter', event => hold(event.pointerType === 'mouse'));
     this.#scroller.addEventListener('pointerleave', () => hold(this.#scroller.contains(document.activeElement)));
-    this.#scroller.addEventListener('focusin', () => hold(true));
-    this.#scroller.addEventListener('focusout', () => hold(this.#scroller.matches(':hover')));
+    this.#scroller.addEventListener('focusin', event => {
+      const slot = this.#pool.find(one => one.element.contains(event.target));
+      if (slot) this.#at = slot.at;
+      hold(true);
+    });
+    // From row to row the focus stays in the list.
+    const isIn = element => this.#scroller.contains(element) || this.#scroller.matches(':hover');
+    this.#scroller.addEventListener('focusout', event => hold(isIn(event.relatedTarget)));
     for (const button of document.querySelectorAll('#patient-head button')) {
       button.onclick = () => this.#sortBy(button.dataset.by);
     }
@@ -120,6 +127,8 @@ export class Patients {
     const first = Math.max(0, Math.floor(scrollTop / this.#height) - MARGIN);
     const last = Math.min(this.#rows.length, Math.ceil((scrollTop + clientHeight) / this.#height) + MARGIN);
     const count = Math.max(0, last - first);
+    const isInView = this.#at >= first && this.#at < last;
+    this.#tab = isInView ? this.#at : Math.min(Math.ceil(scrollTop / this.#height), last - 1);
     while (this.#pool.length < count) this.#pool.push(this.#element());
     // A row keeps its element while it is in view, so that focus and reading stay where they are.
     const size = this.#pool.length;
@@ -159,13 +168,13 @@ export class Patients {
     element.style.transform = `translateY(${at * this.#height}px)`;
     attribute(element, 'aria-rowindex', at + 2);
     attribute(element, 'aria-selected', row.key === this.open);
-    attribute(button, 'tabindex', at === this.#at ? 0 : -1);
+    attribute(button, 'tabindex', at === this.#tab ? 0 : -1);
     say(button, nameOf(row));
     button.classList.toggle('unknown', !row.facts);
     const known = row.facts?.number || row.key;
     say(slot.id, row.gone ? 'deleted' : known === button.textContent ? '' : known);
     const facts = row.facts;
-    say(slot.birth, facts?.birth ? `${date(facts.birth)} · ${age(facts.birth, Date.now())}` : '–');
+    say(slot.birth, facts?.birth ? [date(facts.birth), age(facts.birth, Date.now())].filter(Boolean).join(' · ') : '–');
     row.counts.forEach((count, status) => {
       const cell = slot.cells[status];
       const text = number(count);
@@ -182,6 +191,7 @@ export class Patients {
     const moves = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
     if (!(event.key in moves) || event.ctrlKey || event.altKey || event.metaKey) return;
     event.preventDefault();
+    if (this.#rows.length === 0) return;
     const last = this.#rows.length - 1;
     this.#at = Math.min(last, Math.max(0, this.#at + moves[event.key]));
     const top = this.#at * this.#height;

@@ -56,6 +56,8 @@ export class Stream {
     setInterval(() => this.#watch(), 1000);
     addEventListener('offline', () => this.#ask());
     addEventListener('online', () => this.phase !== 'live' && this.open());
+    // A page that was put away and is shown again has lost its connection without a word.
+    addEventListener('pageshow', event => event.persisted && this.open());
   }
 
   /** Opens it, at the last position if there is one. */

@@ -2,6 +2,8 @@
 
 /** So many points are kept; beyond, the older half is thinned. */
 const MOST = 4000;
+/** So many times of hearing nothing are kept; beyond, the shortest is let go of. */
+const MOST_BLIND = 300;
 
 export class Trend {
   /** [at, open, closed], by time. */
@@ -28,6 +30,9 @@ export class Trend {
     const last = this.blind.at(-1);
     if (!does && (!last || last[1])) this.blind.push([at, 0]);
     if (does && last && !last[1]) last[1] = at;
+    if (this.blind.length <= MOST_BLIND) return;
+    const lengths = this.blind.map(([from, to]) => (to || Infinity) - from);
+    this.blind.splice(lengths.indexOf(Math.min(...lengths)), 1);
   }
 
   /** The steps of a series (1 open, 2 closed) from a time on, the value at its start first. */

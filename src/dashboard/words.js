@@ -47,6 +47,10 @@ export function age(birth, now) {
   return String(today.getFullYear() - year - (hasPassed ? 0 : 1));
 }
 
+/** A stream opens within so many ms, or something is wrong. */
+const UNUSUAL = 5000;
+const CROWDED = 'no answer yet. Without HTTP/2 a browser has six connections to a server: other tabs with this page may hold them';
+
 /** The stream's state: one or two words, and a sentence. */
 export function state(stream, now, isOnline = true) {
   const asOf = stream.caughtUpAt ? `what you see is as of ${time(stream.heard)}` : '';
@@ -68,7 +72,7 @@ export function state(stream, now, isOnline = true) {
     case 'waiting': return ['Reconnecting', join(network, why, next + from, asOf)];
     case 'refused': return ['No stream', join(why || 'the server gives no stream', next + from, asOf)];
     case 'silent': return ['No answer', join(network, `nothing heard for ${span(now - stream.heard)}`, 'asking every few seconds', asOf)];
-    default: return ['Connecting', 'asking the server for its stream'];
+    default: return ['Connecting', now - stream.since < UNUSUAL ? 'asking the server for its stream' : CROWDED];
   }
 }
 

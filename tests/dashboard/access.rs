@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     browser::Browser,
+    gaps::{gap, put},
     support::{App, embedded},
 };
 
@@ -65,11 +66,35 @@ async fn keys_reach_every_patient() {
         browser.press(key).await;
         assert_eq!(browser.ask(at).await, expected, "{key:?}");
     }
+    // Rows stay where they are while the keyboard goes from one to another, whatever comes.
+    const ORDER: &str = "[...document.querySelectorAll('#patient-space .row:not([hidden])')]
+        .map(row => Number(row.ariaRowIndex) + row.querySelector('button').textContent)
+        .filter(text => parseInt(text) < 12).sort()";
+    let order = browser.ask(ORDER).await;
+    for m in 0..20 {
+        put(&app.url(""), &gap(999, m, "open-gap")).await;
+    }
+    browser.until("page.model.rows.get('p999')?.counts[0] === 20").await;
+    for key in ["\u{E015}", "\u{E013}"] {
+        browser.press(key).await;
+    }
+    const TOLD: &str = "document.getElementById('patient-count').textContent
+        .endsWith(String(page.model.concerned))";
+    browser.until(TOLD).await;
+    assert_eq!(browser.ask(ORDER).await, order);
     // Enter opens, Escape closes, and the focus is where it was.
     browser.press("\u{E007}").await;
     assert_eq!(browser.ask("document.activeElement.id").await, "detail-name");
     browser.press("\u{E00C}").await;
     assert_eq!(browser.ask(at).await, "2");
+
+    // Wherever the list was scrolled to, Tab reaches a row in view.
+    browser.run("document.activeElement.blur()").await;
+    browser.run("document.getElementById('patient-scroller').scrollTop = 1000").await;
+    const REACHED: &str = "[...document.querySelectorAll('#patient-space [tabindex=\"0\"]')]
+        .map(one => one.getBoundingClientRect().top - document.getElementById('patient-scroller')
+            .getBoundingClientRect().top).map(top => top >= 0 && top < 200)";
+    browser.until(&format!("JSON.stringify({REACHED}) === '[true]'")).await;
     browser.assert_sound().await;
     app.stop().await;
 }

@@ -170,6 +170,35 @@ async fn html_stays_text_and_odd_resources_are_counted() {
     app.stop().await;
 }
 
+/// Gaps that name nobody are all of one, and each that has a text of its own is a measure.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_much_to_list_is_listed_in_part() {
+    let bench = embedded();
+    let gaps = (0..300).map(|n| {
+        let mut gap = gap(n, 0, "open-gap");
+        let fields = gap.as_object_mut().expect("an object");
+        fields.remove("patient");
+        fields.remove("evidence");
+        gap["code"]["text"] = json!(format!("Only {n}"));
+        writes::put(&gap)
+    });
+    commit(&*bench.store, gaps.collect()).await;
+    let (app, browser) = (App::start(bench.store.clone()).await, Browser::start().await);
+    browser.open(&app.url("/")).await;
+    browser.until_live().await;
+    assert_eq!(totals(&browser).await, [300, 0, 0, 0, 0]);
+    let count = async |what: &str| {
+        browser.run(&format!("return document.querySelectorAll('{what}').length")).await
+    };
+    assert_eq!(count("#measure-rows tr").await, 200);
+    assert!(browser.text("more-measures").await.contains("100 more"));
+    browser.run("document.querySelector('#patient-space .row:not([hidden])').click()").await;
+    assert_eq!(count("#detail-gaps li").await, 200);
+    assert!(browser.text("detail-more-gaps").await.contains("100 more"));
+    browser.assert_sound().await;
+    app.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_lets_nothing_in_from_elsewhere() {
     let bench = embedded();
