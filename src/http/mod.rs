@@ -35,6 +35,7 @@ mod export;
 mod health;
 mod limits;
 mod metadata;
+mod page;
 mod read;
 mod request;
 mod search;
@@ -108,7 +109,7 @@ pub fn router(state: AppState) -> Router {
         .merge(resource_routes())
         .merge(export::routes())
         .merge(health::routes())
-        .merge(page_routes())
+        .merge(page::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(compress::layer))
@@ -192,16 +193,4 @@ fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
     metrics::counter!("fhirtail_panics_total").increment(1);
     const TEXT: &str = "the server met a defect of its own; its log tells more.";
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, IssueType::Exception, TEXT).into_response()
-}
-
-/// The page at `/`.
-fn page_routes() -> Router<AppState> {
-    const PAGE: &str = include_str!("../dashboard/index.html");
-    const RULES: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src \
-                         'unsafe-inline'; connect-src 'self'; base-uri 'none'";
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, RULES),
-    ];
-    Router::new().route("/", get(move || async move { (headers, PAGE) }))
 }

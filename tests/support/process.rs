@@ -18,16 +18,25 @@ pub struct Process {
 impl Process {
     /// Starts it on a store, and waits until it has said where it listens.
     pub fn serve(store: &str, arguments: &[&str]) -> Self {
-        Self::serve_in(&[], store, arguments)
+        Self::start("127.0.0.1:0", &[], store, arguments)
     }
 
     /// The same, with these variables.
     pub fn serve_in(environment: &[(&str, &str)], store: &str, arguments: &[&str]) -> Self {
+        Self::start("127.0.0.1:0", environment, store, arguments)
+    }
+
+    /// The same at an address: where another one was that is gone.
+    pub fn serve_at(listen: &str, store: &str, arguments: &[&str]) -> Self {
+        Self::start(listen, &[], store, arguments)
+    }
+
+    fn start(listen: &str, environment: &[(&str, &str)], store: &str, arguments: &[&str]) -> Self {
         // A write beyond the limit of a file's size shall fail, not kill: as on a disk that is
         // full.
         let mut command = Command::new("sh");
         command.args(["-c", r#"trap '' XFSZ; exec "$@""#, "sh", env!("CARGO_BIN_EXE_fhirtail")]);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--store", store]).args(arguments);
+        command.args(["serve", "--listen", listen, "--store", store]).args(arguments);
         command.envs(environment.iter().copied());
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary");
         let mut lines = BufReader::new(child.stderr.take().expect("stderr")).lines();

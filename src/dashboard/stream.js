@@ -1,0 +1,244 @@
+// The stream: one EventSource, and what state it is in.
+//
+// The browser comes back by itself after most cuts, with the last id it saw. It gives up for good
+// on any status but 200, and hears nothing where a connection died without a word: then the page
+// opens another, from the last id that it saw itself.
+
+import { Batches } from './batches.js';
+
+const TYPES = ['DetectedIssue', 'MeasureReport', 'Composition', 'Patient'];
+const PATH = 'fhir/$export?_type=' + TYPES.join(',');
+
+/** What a server asks an EventSource to wait, unless it is set otherwise. */
+const RETRY = 3000;
+const LONGEST = 30_000;
+/** After so much silence the page asks whether the server is there. */
+const SILENCE = 20_000;
+const PATIENCE = 5000;
+/** Rates are those of this long. */
+const WINDOW = 10_000;
+
+export class Stream {
+  /** connecting, loading, resuming, live, behind, waiting, silent or refused. */
+  phase = 'connecting';
+  /** When the phase began. */
+  since = Date.now();
+  /** The last id, and when it came. */
+  position = '';
+  heard = 0;
+  /** Events in all, and of resources since the history began. */
+  events = 0;
+  loaded = 0;
+  caughtUpAt = 0;
+  /** When the next try is due; 0 while the browser or the page tries. */
+  due = 0;
+  /** What the server said of the end, or of a reset. */
+  why = '';
+  /** Whether a history is loading because the position was lost. */
+  isAgain = false;
+  cuts = 0;
+  #source = null;
+  #batches = new Batches();
+  #tries = 0;
+  #retry = RETRY;
+  #cutAt = 0;
+  #timer = 0;
+  #asking = false;
+  /** When the server last said that it is there, apart from events. */
+  #answered = 0;
+  #rates = [];
+  #lags = [];
+  #handler;
+
+  /** `handler` has put(resource), remove(type, id), level(), reset(), turn(). */
+  constructor(handler) {
+    this.#handler = handler;
+    setInterval(() => this.#watch(), 1000);
+    addEventListener('offline', () => this.#ask());
+    addEventListener('online', () => this.phase !== 'live' && this.open());
+    // A page that was put away and is shown again has lost its connection without a word.
+    addEventListener('pageshow', event => event.persisted && this.open());
+  }
+
+  /** Opens it, at the last position if there is one. */
+  open() {
+    clearTimeout(this.#timer);
+    this.#source?.close();
+    const from = this.position && '&lastEventId=' + encodeURIComponent(this.position);
+    const source = new EventSource(PATH + from);
+    this.#source = source;
+    this.due = 0;
+    const batches = this.#batches;
+    const on = (name, then) => source.addEventListener(name, event => {
+      if (source !== this.#source) return;
+      this.#count(event);
+      batches.add(then, event.data);
+    });
+    // Each of these holds from then on, so it waits for the events before it.
+    source.onopen = () => batches.add(() => source === this.#source && this.#opened());
+    source.onerror = () => batches.add(given => source === this.#source && this.#cut(given), source.readyState);
+    for (const type of TYPES) on(type, data => this.#put(data));
+    on('deleted', data => this.#deleted(data));
+    on('caught-up', () => this.#level());
+    on('fell-behind', () => this.#turn('behind'));
+    on('reset', data => this.#reset(data));
+    on('OperationOutcome', data => { this.why = diagnostics(data); });
+  }
+
+  /** Events a second, lately. */
+  rate(now = Date.now()) {
+    this.#rates = this.#rates.filter(([second]) => second * 1000 > now - WINDOW);
+    const span = Math.min(WINDOW, Math.max(1000, now - (this.#rates[0]?.[0] ?? 0) * 1000));
+    return this.#rates.reduce((sum, [, count]) => sum + count, 0) / (span / 1000);
+  }
+
+  /** Half of the last changes came within this many ms of being written; null before the first. */
+  get lag() {
+    const sorted = [...this.#lags].sort((a, b) => a - b);
+    return sorted.length === 0 ? null : sorted[sorted.length >> 1];
+  }
+
+  get isLive() {
+    return this.phase === 'live';
+  }
+
+  #count(event) {
+    const now = Date.now();
+    this.events += 1;
+    // What says why the stream ends has no id of its own, and a reset takes the last one back.
+    this.position = event.lastEventId;
+    this.heard = now;
+    const second = Math.floor(now / 1000);
+    const last = this.#rates.at(-1);
+    if (last?.[0] === second) last[1] += 1;
+    else this.#rates.push([second, 1]);
+    if (this.#rates.length > 60) this.#rates.shift();
+  }
+
+  #put(data) {
+    const resource = JSON.parse(data);
+    if (this.phase === 'live') {
+      const lag = Date.now() - Date.parse(resource.meta?.lastUpdated ?? '');
+      if (lag >= 0) this.#lags.push(lag);
+      if (this.#lags.length > 50) this.#lags.shift();
+    } else {
+      this.loaded += 1;
+    }
+    this.#handler.put(resource);
+  }
+
+  #deleted(data) {
+    for (const { request } of JSON.parse(data).entry ?? []) {
+      const [type, id] = (request?.url ?? '').split('/');
+      this.#handler.remove(type, id);
+    }
+  }
+
+  #opened() {
+    this.#tries = 0;
+    this.due = 0;
+    this.why = '';
+    if (this.caughtUpAt && !this.isAgain) this.#turn('resuming');
+    else this.#turn('loading');
+  }
+
+  #level() {
+    this.caughtUpAt = Date.now();
+    this.#rates = [];
+    this.why = '';
+    this.#turn('live');
+    this.#handler.level();
+    this.isAgain = false;
+  }
+
+  #reset(data) {
+    this.why = diagnostics(data);
+    this.isAgain = this.caughtUpAt > 0;
+    this.loaded = 0;
+    this.#handler.reset();
+    this.#turn('loading');
+  }
+
+  #cut(readyState) {
+    if (this.phase === 'live' || this.phase === 'loading' || this.phase === 'resuming') this.cuts += 1;
+    if (readyState === EventSource.CLOSED) return this.#refused();
+    // The second failure tells how long the browser waits, which the page can't read.
+    const now = Date.now();
+    if (this.phase === 'waiting') this.#retry = Math.min(LONGEST, Math.max(100, now - this.#cutAt));
+    this.#cutAt = now;
+    this.due = now + this.#retry;
+    this.#turn('waiting');
+  }
+
+  /** The browser has given up. */
+  async #refused() {
+    this.#turn('refused');
+    this.#again();
+    const reason = await refusal(PATH);
+    if (this.phase === 'refused') this.why = reason;
+    this.#handler.turn();
+  }
+
+  #again() {
+    const wait = Math.min(LONGEST, RETRY * 2 ** this.#tries++) * (0.75 + Math.random() / 2);
+    this.due = Date.now() + wait;
+    this.#timer = setTimeout(() => this.open(), wait);
+  }
+
+  /** No event says that a connection is dead: after a silence, ask the server for a word. */
+  #watch() {
+    const quiet = Date.now() - Math.max(this.heard, this.since, this.#answered);
+    const isOpen = this.#source?.readyState === EventSource.OPEN;
+    if (isOpen && this.phase !== 'silent' ? quiet > SILENCE : this.phase === 'silent') this.#ask();
+  }
+
+  async #ask() {
+    if (this.#asking) return;
+    this.#asking = true;
+    const answers = await isThere();
+    this.#asking = false;
+    const isOpen = this.#source?.readyState === EventSource.OPEN;
+    if (answers) this.#answered = Date.now();
+    if (!answers && isOpen) this.#turn('silent');
+    else if (answers && this.phase === 'silent') this.open();
+  }
+
+  #turn(phase) {
+    if (this.phase !== phase) this.since = Date.now();
+    this.phase = phase;
+    this.#handler.turn();
+  }
+}
+
+async function isThere() {
+  try {
+    await fetch('livez', { cache: 'no-store', signal: AbortSignal.timeout(PATIENCE) });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Why the server gives no stream; '' where it would now. */
+async function refusal(path) {
+  const done = new AbortController();
+  try {
+    const headers = { accept: 'text/event-stream' };
+    const answer = await fetch(path, { headers, cache: 'no-store', signal: done.signal });
+    if (answer.ok) return '';
+    return diagnostics(await answer.text()) || `the answer was ${answer.status}`;
+  } catch {
+    return 'there is no answer';
+  } finally {
+    done.abort();
+  }
+}
+
+/** What an OperationOutcome says. */
+function diagnostics(data) {
+  try {
+    return String(JSON.parse(data).issue?.[0]?.diagnostics ?? '');
+  } catch {
+    return '';
+  }
+}

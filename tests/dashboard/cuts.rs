@@ -1,0 +1,181 @@
+//! The page while its server dies, its network goes, and its position is lost.
+
+use std::time::Duration;
+
+use fhirtail::demo::{Population, populate};
+use serde_json::Value;
+
+use crate::{
+    browser::Browser,
+    gaps::{exported, gap, held, put, report, stored},
+    support::{
+        App, embedded,
+        process::Process,
+        proxy::Proxy,
+        writes::{self, commit, patient},
+    },
+};
+
+/// Notes the least that the page showed from now on: rows of measures, and of patients.
+const WATCH_ROWS: &str = "
+    globalThis.least = [Infinity, Infinity];
+    globalThis.phases = [];
+    const rows = () => {
+        const shown = [document.querySelectorAll('#measure-rows tr').length,
+            document.querySelectorAll('#patient-space .row:not([hidden])').length];
+        least = least.map((one, at) => Math.min(one, shown[at]));
+        const phase = document.getElementById('state').dataset.phase;
+        if (phases.at(-1) !== phase) phases.push(phase);
+    };
+    new MutationObserver(rows).observe(document.body,
+        { subtree: true, childList: true, attributes: true, characterData: true });
+    rows();
+";
+
+async fn assert_never_empty(browser: &Browser) {
+    let least = browser.run("return least").await;
+    let least: Vec<u64> = serde_json::from_value(least).expect("numbers");
+    assert!(least.iter().all(|rows| *rows > 0), "the page was empty for a moment: {least:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_and_comes_back_costs_the_page_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = folder.path().display().to_string();
+    let options = ["--retry", "0.3"];
+    let mut server = Process::serve(&store, &options);
+    let base = server.url("");
+    let listen = base.trim_start_matches("http://").to_owned();
+    for n in 0..20 {
+        put(&base, &patient(n, &format!("Family {n}"))).await;
+        put(&base, &gap(n, n % 3, "open-gap")).await;
+        put(&base, &report(n, n % 3)).await;
+    }
+    let browser = Browser::start().await;
+    browser.open(&server.url("/")).await;
+    browser.until_live().await;
+    browser.run(WATCH_ROWS).await;
+    let mut moves = 0;
+    for round in 0..4 {
+        // Some of it may still be under way when the server dies.
+        for n in 0..5 {
+            put(&base, &gap(round * 5 + n, (round * 5 + n) % 3, "closed-gap")).await;
+            moves += 1;
+        }
+        server.kill();
+        browser.until("page.stream.phase === 'waiting'").await;
+        if round == 0 {
+            for (name, width) in [("wide", 1600), ("narrow", 390)] {
+                browser.view(width, 900, "light").await;
+                browser.picture(&format!("reconnecting-{name}-light")).await;
+            }
+            browser.view(1600, 1000, "light").await;
+        }
+        server = Process::serve_at(&listen, &store, &options);
+        put(&base, &patient(100 + round, "Came meanwhile")).await;
+        browser.until_live().await;
+        put(&base, &gap(100 + round, 1, "prospective-gap")).await;
+        moves += 1;
+        browser.until(&format!("page.model.gaps.has('g{}-1')", 100 + round)).await;
+        assert_eq!(held(&browser).await, exported(&base).await);
+    }
+    assert_eq!(browser.ask("page.model.repeats").await, 0, "a version came twice");
+    assert_eq!(browser.ask("page.stream.cuts").await, 4);
+    // Each change is told once: what moved, and the newcomers.
+    browser
+        .until(&format!(
+            "document.querySelectorAll('#feed-lines li:not(.note)').length === {}",
+            moves + 4
+        ))
+        .await;
+    assert_never_empty(&browser).await;
+    browser.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_is_pulled_is_said_and_survived() {
+    let bench = embedded();
+    populate(&*bench.store, Population::new(1, 20)).await.expect("a population");
+    let app = App::with(bench.store.clone(), &["--retry", "0.3"]).await;
+    let proxy = Proxy::to(app.address.port()).await;
+    let browser = Browser::start().await;
+    browser.open(&format!("http://127.0.0.1:{}/", proxy.port)).await;
+    browser.until_live().await;
+    browser.run(WATCH_ROWS).await;
+
+    // All connections are reset.
+    proxy.cut();
+    browser.until("phases.includes('waiting')").await;
+    browser.until_live().await;
+
+    // Nothing passes any more, and nobody says so. What is old never passes again.
+    proxy.swallow();
+    commit(&*bench.store, vec![writes::put(&patient(1, "Missed"))]).await;
+    browser.until("page.stream.phase === 'silent'").await;
+    assert_eq!(browser.text("state-word").await, "No answer");
+    browser.picture("no-answer-wide-light").await;
+    proxy.forget();
+    browser.until_live().await;
+    browser.until("page.model.rows.has('p1')").await;
+    assert_eq!(held(&browser).await, stored(&*bench.store).await);
+    assert_eq!(browser.ask("page.model.repeats").await, 0, "a version came twice");
+    assert_never_empty(&browser).await;
+    browser.assert_sound().await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_position_starts_over_without_an_empty_page() {
+    // The server comes back with another store: the position is of a log that is not there.
+    let (first, second) = (tempfile::tempdir(), tempfile::tempdir());
+    let (first, second) = (first.expect("a folder"), second.expect("a folder"));
+    let options = ["--retry", "0.3"];
+    let mut server = Process::serve(&first.path().display().to_string(), &options);
+    let base = server.url("");
+    let listen = base.trim_start_matches("http://").to_owned();
+    for n in 0..6 {
+        put(&base, &gap(n, 1, "open-gap")).await;
+    }
+    let browser = Browser::start().await;
+    browser.open(&server.url("/")).await;
+    browser.until_live().await;
+    browser.run(WATCH_ROWS).await;
+    server.kill();
+    // Filled on another port, where the page does not look.
+    let mut other = Process::serve(&second.path().display().to_string(), &options);
+    put(&other.url(""), &gap(1, 2, "closed-gap")).await;
+    put(&other.url(""), &patient(1, "Other")).await;
+    other.kill();
+    let server = Process::serve_at(&listen, &second.path().display().to_string(), &options);
+    browser.until("page.model.gaps.has('g1-2')").await;
+    browser.until_live().await;
+    assert_eq!(held(&browser).await, exported(&server.url("")).await);
+    assert_never_empty(&browser).await;
+    let feed = browser.text("feed-lines").await;
+    assert!(feed.contains("Started over") && !feed.contains("nothing missed"), "{feed}");
+    browser.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_said_in_the_servers_words() {
+    let bench = embedded();
+    let app = App::with(bench.store.clone(), &["--max-streams", "1", "--retry", "0.3"]).await;
+    let first = Browser::start().await;
+    first.open(&app.url("/")).await;
+    first.until_live().await;
+    let taken = Browser::start().await;
+    taken.open(&app.url("/")).await;
+    taken.until("page.stream.why !== ''").await;
+    let why = taken.ask("page.stream.why").await;
+    taken
+        .until("document.getElementById('state-detail').textContent.includes(page.stream.why)")
+        .await;
+    taken.picture("full-wide-light").await;
+    assert!(matches!(&why, Value::String(why) if why.contains("stream")), "{why}");
+    drop(first);
+    // The place is free once the server has seen the first one go.
+    let took = taken.until("page.stream.isLive").await;
+    assert!(took < Duration::from_secs(60));
+    taken.assert_sound().await;
+    app.stop().await;
+}

@@ -1,0 +1,12 @@
+//! The dashboard, in a real headless Chromium.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
+
+mod access;
+mod browser;
+mod cuts;
+mod gaps;
+mod large;
+mod model;
+mod states;
+#[path = "../support/mod.rs"]
+mod support;
