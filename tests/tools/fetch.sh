@@ -96,5 +96,6 @@ fetch_chromium() {
 install() { # PACKAGES
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "needed: $* (Debian: apt-get install $*)"
     say "installing $*"
+    apt-get update --quiet >/dev/null
     apt-get install --yes --quiet --no-install-recommends "$@" >/dev/null
 }
