@@ -1,11 +1,12 @@
 //! What a stream will carry: request and grant, checked against each other. Pure.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     fhir::{ResourceType, TypeSet, compartment},
     position::StableHash,
     store::Window,
+    type_filter::TypeFilters,
 };
 
 /// What the caller may see. Authorization will make narrower ones; until then everybody who
@@ -38,6 +39,8 @@ pub struct Plan {
     pub type_set: TypeSet,
     /// `_since` and `_until`.
     pub window: Window,
+    /// `_typeFilter`.
+    pub filters: Arc<TypeFilters>,
     /// Whether the stream goes on after the history.
     pub follow: bool,
 }
@@ -61,7 +64,7 @@ impl Plan {
             .collect();
         let type_set = types.iter().copied().collect();
         let follow = follow && window.before_ms.is_none();
-        Self { scope, types, type_set, window, follow }
+        Self { scope, types, type_set, window, filters: Arc::default(), follow }
     }
 
     /// A hash of all that decides which resources the history holds: the same on each replica.
@@ -77,7 +80,8 @@ impl Plan {
             .with(scope.as_bytes())
             .with(bound(self.window.after_ms).as_bytes())
             .with(bound(self.window.before_ms).as_bytes());
-        self.types.iter().fold(start, |hash, ty| hash.with(ty.name().as_bytes())).finish()
+        let types = self.types.iter().fold(start, |hash, ty| hash.with(ty.name().as_bytes()));
+        self.filters.hashed(types).finish()
     }
 
     /// Where in the plan a type stands.
@@ -86,10 +90,24 @@ impl Plan {
         self.types.binary_search(&ty).ok()
     }
 
-    /// Whether some resources of the plan's types are not the stream's.
+    /// Whether only what lies in some compartments is the stream's.
     #[must_use]
     pub fn is_restricted(&self) -> bool {
         self.scope != Scope::System
+    }
+
+    /// Whether some resources of the type are not the stream's.
+    #[must_use]
+    pub fn narrows(&self, ty: ResourceType) -> bool {
+        self.is_restricted() || self.filters.narrow(ty)
+    }
+
+    /// Whether, with the same members of a group, the same changes are another stream's as live.
+    #[must_use]
+    pub fn sounds_like(&self, other: &Self) -> bool {
+        self.scope == other.scope
+            && self.type_set == other.type_set
+            && self.filters == other.filters
     }
 }
 
@@ -135,11 +153,16 @@ impl Members {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::Context;
 
     fn plan(scope: Scope, types: Option<&[&str]>) -> Plan {
         let types: Option<Vec<_>> = types
             .map(|names| names.iter().map(|name| ResourceType::parse(name).unwrap()).collect());
         Plan::new(scope, types.as_deref(), Window::default(), true, Grant::Everything)
+    }
+
+    fn filters(value: &str) -> Arc<TypeFilters> {
+        Arc::new(TypeFilters::parse(&[value.into()], Context::default()).unwrap().0)
     }
 
     #[test]
@@ -162,8 +185,14 @@ mod tests {
             plan(Scope::Group("1".into()), Some(&["Patient", "Observation"])),
             Plan { window, ..base.clone() },
             Plan { window: Window { after_ms: None, before_ms: Some(5) }, ..base.clone() },
+            Plan { filters: filters("Patient?active=true"), ..base.clone() },
+            Plan { filters: filters("Patient?active=false"), ..base.clone() },
         ];
         assert!(others.iter().all(|other| other.query() != base.query()));
+        let hashes: HashSet<_> = others.iter().map(Plan::query).collect();
+        assert_eq!(hashes.len(), others.len());
+        let heard_as_base = others.iter().filter(|other| other.sounds_like(&base));
+        assert_eq!(heard_as_base.count(), 2, "windows bound the history alone");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::{
     AppState,
     limits::Full,
     request::{OfId, OfType},
+    search,
 };
 use crate::{
     connection::Takeover,
@@ -81,7 +82,10 @@ async fn export(
     query: Option<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let request = ExportRequest::parse(level, pairs(query)?, &headers, Grant::Everything)?;
+    let base = search::base(&app, &headers)?;
+    let base = base.contains("://").then(|| format!("{base}/"));
+    let pairs = pairs(query)?;
+    let request = ExportRequest::parse(level, pairs, &headers, base.as_deref(), Grant::Everything)?;
     if app.drain.is_cancelled() {
         return come_again(&app, &request, Refused::stopping());
     }

@@ -79,9 +79,7 @@ impl Voice {
     /// Whether a session's live part sounds the same.
     #[must_use]
     pub fn is_of(&self, session: &Session) -> bool {
-        self.plan.scope == session.plan.scope
-            && self.plan.type_set == session.plan.type_set
-            && self.members == session.members
+        self.plan.sounds_like(&session.plan) && self.members == session.members
     }
 
     fn position(&self, log: LogPosition) -> Position {

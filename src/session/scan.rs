@@ -54,12 +54,12 @@ impl Session {
     /// Writes those resources that are the stream's. Gives the last one's key.
     fn write_part(&mut self, log: LogPosition, part: &Part<'_>) -> Option<ScanKey> {
         let opening = Format::opening(part.ty, &self.stem(log, part.type_index).to_string());
-        let restricted = self.plan.is_restricted();
+        let narrowed = self.plan.narrows(part.ty);
         self.out.buffer().reserve(CHUNK_BYTES + CHUNK_BYTES / 4);
         let mut last = None;
         for index in part.range.clone() {
             let Some(key) = part.batch.key(index) else { continue };
-            if restricted {
+            if narrowed {
                 let (id, json) = (key.doc().to_string(), part.batch.json(index));
                 if !self.filter().holds(part.ty, &id, &json) {
                     continue;
