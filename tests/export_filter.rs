@@ -103,7 +103,7 @@ async fn a_resource_comes_and_goes(bench: &Bench) -> (App, String) {
     let expected = [
         "Observation b 2",
         "Observation a 2",
-        "deleted Observation/a",
+        "left-stream Observation/a",
         "Observation a 4",
         "deleted Observation/a",
     ];
@@ -117,10 +117,10 @@ async fn a_resource_comes_and_goes(bench: &Bench) -> (App, String) {
     let id = before.last().expect("an event").id.clone();
     observed(bench, "b", "preliminary", "5").await;
     let mut again = EventStream::open(&app.url(FINAL), Some(&id)).await;
-    assert_eq!(next(&mut again, 2).await, ["deleted Observation/b", "caught up"]);
-    assert_eq!(next(&mut stream, 1).await, ["deleted Observation/b"]);
+    assert_eq!(next(&mut again, 2).await, ["left-stream Observation/b", "caught up"]);
+    assert_eq!(next(&mut stream, 1).await, ["left-stream Observation/b"]);
     let mut late = EventStream::open(&app.url(FINAL), Some(&events[1].id)).await;
-    let missed = ["deleted Observation/a", "Observation a 4", "deleted Observation/a"];
+    let missed = ["left-stream Observation/a", "Observation a 4", "deleted Observation/a"];
     assert_eq!(next(&mut late, 3).await, missed);
     (app, id)
 }
@@ -164,7 +164,7 @@ async fn mongodb_without_images() {
         observed(&bench, "n", "preliminary", text).await;
     }
     commit(&*bench.store, vec![delete("Observation", "n")]).await;
-    let told = ["deleted Observation/n", "deleted Observation/n"];
+    let told = ["left-stream Observation/n", "deleted Observation/n"];
     assert_eq!(next(&mut stream, 2).await, told);
 }
 

@@ -21,7 +21,7 @@ use crate::{
 pub(crate) const CHECKPOINT_AFTER: Duration = Duration::from_secs(4);
 
 /// Writes a change that moves the client to `position`: as what it is, or, to a stream that the
-/// resource has left, as a deletion.
+/// resource has left, as a deletion that says so.
 pub(super) fn put_change(
     out: &mut BytesMut,
     format: Format,
@@ -32,7 +32,7 @@ pub(super) fn put_change(
     match (&entry.change.kind, shared_frame(format, position, entry, gone)) {
         (_, Some(frame)) => out.extend_from_slice(frame),
         (ChangeKind::Upsert { ty, id: resource, .. }, _) if gone => {
-            format.deleted(out, *ty, resource, &position.to_string());
+            format.left(out, *ty, resource, &position.to_string());
         }
         _ => entry.write(format, out, &position.to_string()),
     }
