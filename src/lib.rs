@@ -11,6 +11,7 @@ pub mod client;
 pub mod config;
 pub mod connection;
 pub mod demo;
+pub mod elements;
 pub mod error;
 pub mod fhir;
 mod files;

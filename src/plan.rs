@@ -3,6 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use crate::{
+    elements::Elements,
     fhir::{ResourceType, TypeSet, compartment},
     position::StableHash,
     store::Window,
@@ -41,6 +42,8 @@ pub struct Plan {
     pub window: Window,
     /// `_typeFilter`.
     pub filters: Arc<TypeFilters>,
+    /// `_elements`.
+    pub elements: Arc<Elements>,
     /// Whether the stream goes on after the history.
     pub follow: bool,
 }
@@ -64,10 +67,18 @@ impl Plan {
             .collect();
         let type_set = types.iter().copied().collect();
         let follow = follow && window.before_ms.is_none();
-        Self { scope, types, type_set, window, filters: Arc::default(), follow }
+        Self {
+            scope,
+            types,
+            type_set,
+            window,
+            filters: Arc::default(),
+            elements: Arc::default(),
+            follow,
+        }
     }
 
-    /// A hash of all that decides which resources the history holds: the same on each replica.
+    /// A hash of all that decides what the history holds: the same on each replica.
     #[must_use]
     pub fn query(&self) -> u32 {
         let bound = |ms: Option<i64>| ms.map_or(String::new(), |ms| ms.to_string());
@@ -81,7 +92,7 @@ impl Plan {
             .with(bound(self.window.after_ms).as_bytes())
             .with(bound(self.window.before_ms).as_bytes());
         let types = self.types.iter().fold(start, |hash, ty| hash.with(ty.name().as_bytes()));
-        self.filters.hashed(types).finish()
+        self.elements.hashed(self.filters.hashed(types)).finish()
     }
 
     /// Where in the plan a type stands.
@@ -108,6 +119,7 @@ impl Plan {
         self.scope == other.scope
             && self.type_set == other.type_set
             && self.filters == other.filters
+            && self.elements == other.elements
     }
 }
 
@@ -165,6 +177,10 @@ mod tests {
         Arc::new(TypeFilters::parse(&[value.into()], Context::default()).unwrap().0)
     }
 
+    fn elements(value: &str) -> Arc<Elements> {
+        Arc::new(Elements::parse(&[value.into()]).unwrap())
+    }
+
     #[test]
     fn types_come_in_one_order_and_within_the_scope() {
         let named = plan(Scope::System, Some(&["Patient", "Observation", "Patient"]));
@@ -187,6 +203,8 @@ mod tests {
             Plan { window: Window { after_ms: None, before_ms: Some(5) }, ..base.clone() },
             Plan { filters: filters("Patient?active=true"), ..base.clone() },
             Plan { filters: filters("Patient?active=false"), ..base.clone() },
+            Plan { elements: elements("name"), ..base.clone() },
+            Plan { elements: elements("Patient.name"), ..base.clone() },
         ];
         assert!(others.iter().all(|other| other.query() != base.query()));
         let hashes: HashSet<_> = others.iter().map(Plan::query).collect();

@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use jiff::Timestamp;
 
 use crate::{
+    elements::Elements,
     error::ApiError,
     fhir::{ResourceType, instant},
     frame::Format,
@@ -103,6 +104,7 @@ struct Query {
     until: Option<Timestamp>,
     types: Option<Vec<ResourceType>>,
     type_filters: Vec<String>,
+    elements: Vec<String>,
     output_format: Option<String>,
     last_event_id: Option<String>,
     ignored: Vec<String>,
@@ -117,6 +119,7 @@ impl Query {
                 "_until" => once(&mut query.until, &name, parse_instant(&name, &value)?)?,
                 "_type" => query.types.get_or_insert_default().extend(parse_types(&value)?),
                 "_typeFilter" => query.type_filters.push(value),
+                "_elements" => query.elements.push(value),
                 "_outputFormat" => once(&mut query.output_format, &name, value)?,
                 "lastEventId" => once(&mut query.last_event_id, &name, value)?,
                 _ if lenient => query.ignored.push(name),
@@ -141,7 +144,7 @@ fn unknown_parameter(name: &str) -> ApiError {
         &start,
         format!(
             "the parameter {shown} is not known here. Known: _since, _until, _type, \
-             _typeFilter, _outputFormat, lastEventId. With 'Prefer: handling=lenient' it is ignored."
+             _typeFilter, _elements, _outputFormat, lastEventId. With 'Prefer: handling=lenient' it is ignored."
         ),
     )
 }
@@ -217,7 +220,9 @@ fn plan(
     };
     let plan = Plan::new(scope, types.as_deref(), window, format == Format::Sse, grant);
     let filters = filters(&query.type_filters, &plan, context, &mut ignored)?;
-    Ok((Plan { filters: Arc::new(filters), ..plan }, ignored))
+    let elements = elements(&query.elements, &plan, context.lenient, &mut ignored)?;
+    let (filters, elements) = (Arc::new(filters), Arc::new(elements));
+    Ok((Plan { filters, elements, ..plan }, ignored))
 }
 
 /// The searches of the plan's types.
@@ -228,18 +233,45 @@ fn filters(
     ignored: &mut Vec<String>,
 ) -> Result<TypeFilters, ApiError> {
     let (mut filters, not_done) = TypeFilters::parse(values, context)?;
-    let foreign: Vec<_> = filters.types().filter(|ty| !plan.type_set.contains(*ty)).collect();
-    if let (Some(ty), false) = (foreign.first(), context.lenient) {
-        let text = format!(
-            "_typeFilter has a search of {ty}, which this export does not hold. Name the type in \
-             _type too, or leave the search out."
-        );
-        return Err(ApiError::invalid("_typeFilter", text));
-    }
+    let foreign = foreign("_typeFilter", filters.types(), plan, context.lenient)?;
     filters.retain(|ty| !foreign.contains(&ty));
     ignored.extend(foreign.iter().map(|ty| format!("_typeFilter={ty}?")));
     ignored.extend(not_done);
     Ok(filters)
+}
+
+/// The elements of the plan's types.
+fn elements(
+    values: &[String],
+    plan: &Plan,
+    lenient: bool,
+    ignored: &mut Vec<String>,
+) -> Result<Elements, ApiError> {
+    let mut elements = Elements::parse(values)?;
+    let foreign = foreign("_elements", elements.types(), plan, lenient)?;
+    elements.retain(|ty| !foreign.contains(&ty));
+    ignored.extend(foreign.iter().map(|ty| format!("_elements={ty}.")));
+    Ok(elements)
+}
+
+/// Those of the types that a parameter names which are not the plan's.
+fn foreign(
+    name: &str,
+    types: impl Iterator<Item = ResourceType>,
+    plan: &Plan,
+    lenient: bool,
+) -> Result<Vec<ResourceType>, ApiError> {
+    let foreign: Vec<_> = types.filter(|ty| !plan.type_set.contains(*ty)).collect();
+    match foreign.first() {
+        Some(ty) if !lenient => {
+            let text = format!(
+                "{name} is also about {ty}, which this export does not hold. Name the type in \
+                 _type too, or leave it out of {name}."
+            );
+            Err(ApiError::invalid(name, text))
+        }
+        _ => Ok(foreign),
+    }
 }
 
 fn floor_ms(at: Timestamp) -> i64 {

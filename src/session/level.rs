@@ -60,7 +60,8 @@ impl Voice {
                 Verdict::Reset(_) => return Spoken { starts_over: true, end: before, ..spoken },
                 verdict => {
                     let position = self.position(entry.change.position);
-                    put_change(out, Format::Sse, &position, entry, verdict == Verdict::Gone);
+                    let gone = verdict == Verdict::Gone;
+                    put_change(out, &self.plan, Format::Sse, &position, entry, gone);
                     spoken.events += 1;
                     spoken.told = Some(entry.change.position);
                     spoke(&entry.change);

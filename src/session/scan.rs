@@ -55,6 +55,7 @@ impl Session {
     fn write_part(&mut self, log: LogPosition, part: &Part<'_>) -> Option<ScanKey> {
         let opening = Format::opening(part.ty, &self.stem(log, part.type_index).to_string());
         let narrowed = self.plan.narrows(part.ty);
+        let elements = self.plan.elements.part(part.ty);
         self.out.buffer().reserve(CHUNK_BYTES + CHUNK_BYTES / 4);
         let mut last = None;
         for index in part.range.clone() {
@@ -66,7 +67,13 @@ impl Session {
                 }
             }
             let id = |out: &mut BytesMut| write_key(out, key);
-            self.format.scanned(self.out.buffer(), &opening, id, part.batch.line(index));
+            let own = elements.as_ref().map(|elements| {
+                let mut line = elements.of_resource(&part.batch.json(index));
+                line.push(b'\n');
+                line
+            });
+            let line = own.as_deref().unwrap_or_else(|| part.batch.line(index));
+            self.format.scanned(self.out.buffer(), &opening, id, line);
             self.events += 1;
             last = Some(key);
         }
