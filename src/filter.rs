@@ -23,12 +23,13 @@ pub enum Verdict {
     Reset(String),
 }
 
-/// A plan with its group's members: decides about resources and changes.
+/// A plan with the members that it has at the moment: decides about resources and changes.
 #[derive(Debug, Clone)]
 pub struct Filter<'a> {
     /// The plan.
     pub plan: &'a Plan,
-    /// The members of the plan's group, where it has one.
+    /// In whose compartments its resources lie, where that is not anybody's: see
+    /// [`Plan::members`].
     pub members: Option<&'a Members>,
 }
 
@@ -114,7 +115,8 @@ impl Filter<'_> {
         };
         let moved = match &change.kind {
             ChangeKind::Upsert { ty, id, json, .. } if is_group(*ty) && **id == **group => {
-                members_of(json).as_ref() != Some(members)
+                let now = members_of(json).map(|now| now.among(self.plan.patients.as_ref()));
+                now.as_ref() != Some(members)
             }
             ChangeKind::Delete { ty, id, .. } => is_group(*ty) && **id == **group,
             ChangeKind::Replaced { ty } => is_group(*ty),

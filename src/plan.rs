@@ -1,6 +1,9 @@
 //! What a stream will carry: request and grant, checked against each other. Pure.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use crate::{
     elements::Elements,
@@ -44,6 +47,8 @@ pub struct Plan {
     pub filters: Arc<TypeFilters>,
     /// `_elements`.
     pub elements: Arc<Elements>,
+    /// `patient`: only what lies in these compartments.
+    pub patients: Option<Members>,
     /// Whether the stream goes on after the history.
     pub follow: bool,
 }
@@ -74,6 +79,7 @@ impl Plan {
             window,
             filters: Arc::default(),
             elements: Arc::default(),
+            patients: None,
             follow,
         }
     }
@@ -92,7 +98,10 @@ impl Plan {
             .with(bound(self.window.after_ms).as_bytes())
             .with(bound(self.window.before_ms).as_bytes());
         let types = self.types.iter().fold(start, |hash, ty| hash.with(ty.name().as_bytes()));
-        self.elements.hashed(self.filters.hashed(types)).finish()
+        let hash = self.elements.hashed(self.filters.hashed(types));
+        let patients =
+            |patients: &Members| hash.with(b"patient").with(&patients.hash.to_be_bytes());
+        self.patients.as_ref().map_or(hash, patients).finish()
     }
 
     /// Where in the plan a type stands.
@@ -113,6 +122,16 @@ impl Plan {
         self.is_restricted() || self.filters.narrow(ty)
     }
 
+    /// In whose compartments the stream's resources lie, given its group's members; `None`: in
+    /// anybody's or nobody's.
+    #[must_use]
+    pub fn members(&self, of_group: Option<Members>) -> Option<Members> {
+        match &self.scope {
+            Scope::Group(_) => of_group.map(|members| members.among(self.patients.as_ref())),
+            Scope::System | Scope::Patients => self.patients.clone(),
+        }
+    }
+
     /// Whether, with the same members of a group, the same changes are another stream's as live.
     #[must_use]
     pub fn sounds_like(&self, other: &Self) -> bool {
@@ -120,6 +139,7 @@ impl Plan {
             && self.type_set == other.type_set
             && self.filters == other.filters
             && self.elements == other.elements
+            && self.patients == other.patients
     }
 }
 
@@ -134,11 +154,12 @@ impl Scope {
     }
 }
 
-/// The members of a group, as of one instant.
+/// Patients: the members of a group, as of one instant, or those whom a request names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Members {
     ids: HashSet<Box<str>>,
     hash: u32,
+    fixed: bool,
 }
 
 impl Members {
@@ -146,7 +167,26 @@ impl Members {
     #[must_use]
     pub fn new(sorted: Vec<Box<str>>) -> Self {
         let hash = sorted.iter().fold(StableHash::default(), |hash, id| hash.with(id.as_bytes()));
-        Self { ids: sorted.into_iter().collect(), hash: hash.finish() }
+        Self { ids: sorted.into_iter().collect(), hash: hash.finish(), fixed: false }
+    }
+
+    /// Those whom a request names: its stream's never change.
+    #[must_use]
+    pub fn fixed(ids: BTreeSet<Box<str>>) -> Self {
+        Self { fixed: true, ..Self::new(ids.into_iter().collect()) }
+    }
+
+    /// Those of them who are also among others, where there are any.
+    #[must_use]
+    pub fn among(self, others: Option<&Self>) -> Self {
+        let Some(others) = others else { return self };
+        let both: BTreeSet<_> = self.ids.into_iter().filter(|id| others.contains(id)).collect();
+        Self { fixed: self.fixed, ..Self::new(both.into_iter().collect()) }
+    }
+
+    /// Their ids, in no order.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.ids.iter().map(AsRef::as_ref)
     }
 
     /// Whether the patient is a member.
@@ -155,10 +195,10 @@ impl Members {
         self.ids.contains(patient)
     }
 
-    /// A hash of the members, for positions.
+    /// A hash of the members, for positions: those who never change stand in none.
     #[must_use]
-    pub fn hash(&self) -> u32 {
-        self.hash
+    pub fn hash(&self) -> Option<u32> {
+        (!self.fixed).then_some(self.hash)
     }
 }
 
@@ -179,6 +219,23 @@ mod tests {
 
     fn elements(value: &str) -> Arc<Elements> {
         Arc::new(Elements::parse(&[value.into()]).unwrap())
+    }
+
+    fn patients(ids: &[&str]) -> Members {
+        Members::fixed(ids.iter().map(|id| (*id).into()).collect())
+    }
+
+    #[test]
+    fn who_is_named_and_a_member() {
+        let group = || Members::new(vec!["1".into(), "2".into()]);
+        let named = patients(&["2", "3"]);
+        let plan = |scope, named| Plan { patients: named, ..plan(scope, None) };
+        let of_group = |named| plan(Scope::Group("g".into()), named).members(Some(group()));
+        assert_eq!(of_group(None), Some(group()));
+        assert_eq!(of_group(Some(named.clone())), Some(Members::new(vec!["2".into()])));
+        assert_eq!(plan(Scope::Patients, Some(named.clone())).members(None), Some(named.clone()));
+        assert_eq!(plan(Scope::Patients, None).members(None), None);
+        assert_eq!((named.hash(), group().hash().is_some()), (None, true));
     }
 
     #[test]
@@ -205,6 +262,8 @@ mod tests {
             Plan { filters: filters("Patient?active=false"), ..base.clone() },
             Plan { elements: elements("name"), ..base.clone() },
             Plan { elements: elements("Patient.name"), ..base.clone() },
+            Plan { patients: Some(patients(&["1"])), ..base.clone() },
+            Plan { patients: Some(patients(&["1", "2"])), ..base.clone() },
         ];
         assert!(others.iter().all(|other| other.query() != base.query()));
         let hashes: HashSet<_> = others.iter().map(Plan::query).collect();

@@ -302,3 +302,149 @@ async fn mongodb_parts() {
     let Some(bench) = support::mongo().await else { return };
     a_part_of_each_resource(bench).await;
 }
+
+async fn posted(app: &App, path: &str, accept: &str, body: &Value) -> Response {
+    let request = client().post(app.url(path)).header("accept", accept);
+    let request = request.header("content-type", "application/fhir+json").body(body.to_string());
+    request.send().await.expect("an answer")
+}
+
+fn parameters(list: &[(&str, &str, &str)]) -> Value {
+    let parameter = |(name, member, value): &(&str, &str, &str)| {
+        let value = match *member {
+            "valueReference" => json!({"reference": value}),
+            _ => json!(value),
+        };
+        json!({"name": name, *member: value})
+    };
+    let list: Vec<_> = list.iter().map(parameter).collect();
+    json!({"resourceType": "Parameters", "parameter": list})
+}
+
+/// Two patients, what is theirs, and what comes and goes between them.
+async fn named_patients(bench: Bench) {
+    let patient = |id: &str| json!({"resourceType": "Patient", "id": id});
+    let member = |id: &str| json!({"entity": {"reference": format!("Patient/{id}")}});
+    let group = |ids: &[&str]| {
+        let members: Vec<_> = ids.iter().map(|id| member(id)).collect();
+        json!({"resourceType": "Group", "id": "g", "type": "person", "actual": true,
+            "member": members})
+    };
+    commit(&*bench.store, ["1", "2", "3"].map(|id| put(&patient(id))).to_vec()).await;
+    commit(&*bench.store, vec![put(&group(&["1", "2"]))]).await;
+    let write = async |id: &str, patient: &str, text: &str| {
+        commit(&*bench.store, vec![put(&observation(id, "final", patient, text))]).await;
+    };
+    for id in ["1", "2", "3"] {
+        write(&format!("o{id}"), id, "1").await;
+    }
+    let app = App::start(bench.store.clone()).await;
+    let body = parameters(&[
+        ("patient", "valueReference", "Patient/1"),
+        ("patient", "valueReference", "Patient/2"),
+        ("_type", "valueString", "Observation"),
+    ]);
+    let expected = ["Observation o1 1", "Observation o2 1"];
+    let query = "_type=Observation&patient=Patient/1,2";
+    let path = format!("/fhir/Patient/$export?{query}");
+    let post = posted(&app, "/fhir/Patient/$export", "text/event-stream", &body).await;
+    assert_eq!(post.status(), 200);
+    let of_group = format!("/fhir/Group/g/$export?{query}");
+    let mut streams = [
+        EventStream::open(&app.url(&path), None).await,
+        EventStream::of(post),
+        EventStream::open(&app.url(&of_group), None).await,
+    ];
+    for stream in &mut streams {
+        assert_eq!(history(stream).await, expected);
+    }
+    let lines = posted(&app, "/fhir/Patient/$export", "application/fhir+ndjson", &body).await;
+    assert_eq!(lines.text().await.expect("lines").lines().count(), 2);
+    write("o3", "2", "2").await;
+    write("o1", "3", "2").await;
+    write("o9", "3", "2").await;
+    write("o2", "1", "3").await;
+    let live = ["Observation o3 2", "left-stream Observation/o1", "Observation o2 3"];
+    let mut ids = Vec::new();
+    for stream in &mut streams {
+        let event = stream.event().await.expect("the stream goes on");
+        assert_eq!(words(&event), live[0]);
+        ids.push(event.id);
+        assert_eq!(next(stream, 2).await, live[1..]);
+    }
+    // Cut, and resumed; whoever was deleted meanwhile.
+    commit(&*bench.store, vec![delete("Patient", "1")]).await;
+    let mut resumed = EventStream::open(&app.url(&path), Some(&ids[0])).await;
+    assert_eq!(next(&mut resumed, 3).await, [live[1], live[2], "caught up"]);
+    let (status, told) = refusal(get(&app, &path, &[]).await).await;
+    assert!(status == 404 && told.contains("no Patient/1"), "{status} {told}");
+    let lenient = get(&app, &path, &[("prefer", "handling=lenient")]).await;
+    assert_eq!(lenient.text().await.expect("lines").lines().count(), 2);
+    // Of other members of the group nothing is heard; of its own it is.
+    let mut of_two = EventStream::open(&app.url(&of_group.replace("1,2", "2")), None).await;
+    history(&mut of_two).await;
+    for ids in [&["1", "2", "3"][..], &["1", "3"]] {
+        commit(&*bench.store, vec![put(&group(ids))]).await;
+    }
+    assert_eq!(next(&mut of_two, 1).await, ["reset"]);
+    let stranger = of_group.replace("1,2", "2");
+    let (status, told) = refusal(get(&app, &stranger, &[]).await).await;
+    assert!(status == 404 && told.contains("no member"), "{status} {told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded_patients() {
+    named_patients(support::embedded()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_patients() {
+    let Some(bench) = support::mongo().await else { return };
+    named_patients(bench).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_are_read_or_refused() {
+    let bench = support::embedded();
+    for (id, status) in [("a", "final"), ("b", "preliminary")] {
+        observed(&bench, id, status, "1").await;
+    }
+    let app = App::start(bench.store.clone()).await;
+    let search = ("_typeFilter", "valueString", "Observation?status=final,amended");
+    let shape = ("_elements", "valueString", "valueString");
+    let body = parameters(&[search, shape]);
+    for path in ["/fhir/$export", "/fhir/Observation/$export", "/fhir/%24export?_type=Observation"]
+    {
+        let answer = posted(&app, path, "*/*", &body).await.text().await.expect("lines");
+        assert_eq!(answer.lines().count(), 1, "{path}: {answer}");
+        assert!(answer.contains("SUBSETTED") && !answer.contains("subject"), "{answer}");
+        let mut stream = EventStream::of(posted(&app, path, "text/event-stream", &body).await);
+        assert_eq!(history(&mut stream).await, ["Observation a 1"]);
+    }
+    let empty = client().post(app.url("/fhir/$export")).send().await.expect("an answer");
+    assert_eq!(empty.text().await.expect("lines").lines().count(), 2);
+    for (body, status, part) in [
+        ("{", 400, "not JSON"),
+        ("[]", 400, "object"),
+        (r#"{"resourceType":"Patient"}"#, 400, "Send a Parameters"),
+        (r#"{"resourceType":"Parameters","parameter":[{"name":"_type"}]}"#, 400, "parameter[0]"),
+        (
+            r#"{"resourceType":"Parameters","parameter":[{"name":"x","valueString":"y"}]}"#,
+            400,
+            "'x' is not known",
+        ),
+        (
+            r#"{"resourceType":"Parameters","parameter":[{"name":"patient","valueString":"1"}]}"#,
+            400,
+            "/Patient/$export",
+        ),
+    ] {
+        let request = client().post(app.url("/fhir/$export")).body(body);
+        let request = request.header("content-type", "application/fhir+json");
+        let (given, told) = refusal(request.send().await.expect("an answer")).await;
+        assert!(given == status && told.contains(part), "{body}: {given} {told}");
+    }
+    let form = client().post(app.url("/fhir/$export")).body("_type=Patient");
+    let form = form.header("content-type", "application/x-www-form-urlencoded");
+    assert_eq!(refusal(form.send().await.expect("an answer")).await.0, 415);
+}

@@ -18,8 +18,11 @@ use crate::{
 };
 
 mod headers;
+mod parameters;
+mod patients;
 
 pub(crate) use headers::{NDJSON, Prefer, list, media_range};
+pub(crate) use parameters::parameters;
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,7 +35,9 @@ pub struct ExportRequest {
     pub start: Option<Position>,
     /// `respond-eventsource` was asked by `Prefer`.
     pub preferred: bool,
-    /// Parameters that were ignored, under `Prefer: handling=lenient`.
+    /// `Prefer: handling=lenient`.
+    pub lenient: bool,
+    /// Parameters that were ignored under it.
     pub ignored: Vec<String>,
 }
 
@@ -76,7 +81,8 @@ impl ExportRequest {
         }
         let start = headers::start(headers, query.last_event_id, format)?;
         let preferred = prefer.event_source && format == Format::Sse;
-        let request = Self { plan, format, start, preferred, ignored };
+        let lenient = prefer.lenient;
+        let request = Self { plan, format, start, preferred, lenient, ignored };
         request.check_start()?;
         Ok(request)
     }
@@ -105,6 +111,7 @@ struct Query {
     types: Option<Vec<ResourceType>>,
     type_filters: Vec<String>,
     elements: Vec<String>,
+    patients: Vec<String>,
     output_format: Option<String>,
     last_event_id: Option<String>,
     ignored: Vec<String>,
@@ -120,6 +127,7 @@ impl Query {
                 "_type" => query.types.get_or_insert_default().extend(parse_types(&value)?),
                 "_typeFilter" => query.type_filters.push(value),
                 "_elements" => query.elements.push(value),
+                "patient" => query.patients.push(value),
                 "_outputFormat" => once(&mut query.output_format, &name, value)?,
                 "lastEventId" => once(&mut query.last_event_id, &name, value)?,
                 _ if lenient => query.ignored.push(name),
@@ -144,7 +152,7 @@ fn unknown_parameter(name: &str) -> ApiError {
         &start,
         format!(
             "the parameter {shown} is not known here. Known: _since, _until, _type, \
-             _typeFilter, _elements, _outputFormat, lastEventId. With 'Prefer: handling=lenient' it is ignored."
+             _typeFilter, _elements, patient, _outputFormat, lastEventId. With 'Prefer: handling=lenient' it is ignored."
         ),
     )
 }
@@ -222,7 +230,20 @@ fn plan(
     let filters = filters(&query.type_filters, &plan, context, &mut ignored)?;
     let elements = elements(&query.elements, &plan, context.lenient, &mut ignored)?;
     let (filters, elements) = (Arc::new(filters), Arc::new(elements));
-    Ok((Plan { filters, elements, ..plan }, ignored))
+    let patients = match patients::parse(&query.patients, context.base)? {
+        Some(_) if !plan.is_restricted() && !context.lenient => {
+            return Err(ApiError::invalid(
+                "patient",
+                "patient goes with /Patient/$export and /Group/{id}/$export: ask there.",
+            ));
+        }
+        Some(_) if !plan.is_restricted() => {
+            ignored.push("patient".into());
+            None
+        }
+        patients => patients,
+    };
+    Ok((Plan { filters, elements, patients, ..plan }, ignored))
 }
 
 /// The searches of the plan's types.

@@ -84,7 +84,7 @@ impl Voice {
     }
 
     fn position(&self, log: LogPosition) -> Position {
-        let members = self.members.as_ref().map(Members::hash);
+        let members = self.members.as_ref().and_then(Members::hash);
         Position { epoch: self.epoch, log, members, scan: None }
     }
 }

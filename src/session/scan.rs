@@ -81,7 +81,7 @@ impl Session {
     }
 
     fn stem(&self, log: LogPosition, type_index: usize) -> Stem {
-        let members = self.members.as_ref().map(Members::hash);
+        let members = self.members.as_ref().and_then(Members::hash);
         Stem { epoch: self.epoch, log, members, query: self.query, type_index }
     }
 

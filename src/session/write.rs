@@ -126,7 +126,7 @@ impl Session {
 
     /// What is about to be written moves the client to this position: its text is the id.
     pub(super) fn tell(&mut self, log: LogPosition, scan: Option<ScanPosition>) -> &Position {
-        let members = self.members.as_ref().map(Members::hash);
+        let members = self.members.as_ref().and_then(Members::hash);
         self.told_at = Instant::now();
         self.told.insert(Position { epoch: self.epoch, log, members, scan })
     }
