@@ -6,7 +6,7 @@ use crate::{
     fhir::{ResourceType, compartment},
     live::Entry,
     plan::{Members, Plan, Scope},
-    store::{Change, ChangeKind},
+    store::{Before, Change, ChangeKind},
 };
 
 /// What a change means to a stream.
@@ -16,18 +16,20 @@ pub enum Verdict {
     Skip,
     /// The stream carries the resource as it is now.
     Upsert,
-    /// The resource is no longer the stream's: deleted, or gone from its compartment.
+    /// The resource is no longer the stream's: deleted, or gone from its compartments or from
+    /// what its searches find.
     Gone,
     /// The stream can't tell by this change alone what it holds: it starts over. Says why.
     Reset(String),
 }
 
-/// A plan with its group's members: decides about resources and changes.
+/// A plan with the members that it has at the moment: decides about resources and changes.
 #[derive(Debug, Clone)]
 pub struct Filter<'a> {
     /// The plan.
     pub plan: &'a Plan,
-    /// The members of the plan's group, where it has one.
+    /// In whose compartments its resources lie, where that is not anybody's: see
+    /// [`Plan::members`].
     pub members: Option<&'a Members>,
 }
 
@@ -35,10 +37,9 @@ impl Filter<'_> {
     /// Whether a stored resource of one of the plan's types is the stream's.
     #[must_use]
     pub fn holds(&self, ty: ResourceType, id: &str, json: &Bytes) -> bool {
-        if !self.plan.is_restricted() {
-            return true;
-        }
-        self.is_theirs(&compartment::patients_of(ty, id, json).unwrap_or_default())
+        let is_theirs =
+            || self.is_theirs(&compartment::patients_of(ty, id, json).unwrap_or_default());
+        (!self.plan.is_restricted() || is_theirs()) && self.plan.filters.find(ty, json)
     }
 
     /// Whether what is in these patients' compartments is the stream's.
@@ -64,28 +65,46 @@ impl Filter<'_> {
             {
                 Verdict::Skip
             }
-            ChangeKind::Upsert { .. } if self.holds_now(entry) => Verdict::Upsert,
+            ChangeKind::Upsert { ty, json, .. } if self.holds_now(*ty, json, entry) => {
+                Verdict::Upsert
+            }
             ChangeKind::Upsert { ty, .. } | ChangeKind::Delete { ty, .. } => self.left(*ty, entry),
             ChangeKind::Replaced { .. } => Verdict::Skip,
         }
     }
 
-    fn holds_now(&self, entry: &Entry) -> bool {
-        !self.plan.is_restricted() || self.is_theirs(entry.patients())
+    fn holds_now(&self, ty: ResourceType, json: &Bytes, entry: &Entry) -> bool {
+        let is_theirs = || self.is_theirs(entry.patients());
+        (!self.plan.is_restricted() || is_theirs()) && self.plan.filters.find(ty, json)
     }
 
     /// A resource is not the stream's any more. Was it?
     fn left(&self, ty: ResourceType, entry: &Entry) -> Verdict {
-        if !self.plan.is_restricted() {
-            return Verdict::Gone;
-        }
-        match entry.patients_before() {
-            Some(patients) if self.is_theirs(patients) => Verdict::Gone,
-            Some(_) => Verdict::Skip,
+        match self.held_before(ty, entry) {
+            Some(true) => Verdict::Gone,
+            Some(false) => Verdict::Skip,
+            // Where its id is no secret, who never had it loses nothing by a deletion.
+            None if !self.plan.is_restricted() || self.is_theirs(entry.patients()) => Verdict::Gone,
             None => Verdict::Reset(format!(
                 "a {ty} changed, and without its before-image nobody can tell whether it was in \
                  this compartment"
             )),
+        }
+    }
+
+    /// Whether a resource was the stream's before the change. `None`: there is no telling.
+    fn held_before(&self, ty: ResourceType, entry: &Entry) -> Option<bool> {
+        if !self.plan.narrows(ty) {
+            return Some(true);
+        }
+        let before = entry.change.kind.before();
+        if matches!(before, Before::Absent) {
+            return Some(false);
+        }
+        let was_theirs = !self.plan.is_restricted() || self.is_theirs(entry.patients_before()?);
+        match was_theirs && self.plan.filters.narrow(ty) {
+            true => before.json().map(|json| self.plan.filters.find(ty, &json)),
+            false => Some(was_theirs),
         }
     }
 
@@ -96,7 +115,8 @@ impl Filter<'_> {
         };
         let moved = match &change.kind {
             ChangeKind::Upsert { ty, id, json, .. } if is_group(*ty) && **id == **group => {
-                members_of(json).as_ref() != Some(members)
+                let now = members_of(json).map(|now| now.among(self.plan.patients.as_ref()));
+                now.as_ref() != Some(members)
             }
             ChangeKind::Delete { ty, id, .. } => is_group(*ty) && **id == **group,
             ChangeKind::Replaced { ty } => is_group(*ty),
@@ -115,3 +135,7 @@ fn is_group(ty: ResourceType) -> bool {
 pub fn members_of(group: &[u8]) -> Option<Members> {
     compartment::group_members(group).ok().map(Members::new)
 }
+
+#[cfg(test)]
+#[path = "filter_tests.rs"]
+mod tests;

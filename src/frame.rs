@@ -93,7 +93,12 @@ impl Format {
 
     /// A resource that is gone: what a Bulk Data `deleted` file holds.
     pub fn deleted(self, out: &mut BytesMut, ty: ResourceType, resource: &str, id: &str) {
-        self.write(out, "deleted", id, &deletion(ty, resource));
+        self.write(out, "deleted", id, &deletion(ty, resource, None));
+    }
+
+    /// A resource that is there, and no longer the stream's: a deletion that says so.
+    pub fn left(self, out: &mut BytesMut, ty: ResourceType, resource: &str, id: &str) {
+        self.write(out, "deleted", id, &deletion(ty, resource, Some(LEFT)));
     }
 
     /// A control event; NDJSON has none.
@@ -134,6 +139,9 @@ fn put(out: &mut BytesMut, parts: &[&[u8]]) {
     parts.iter().for_each(|part| out.put_slice(part));
 }
 
+/// What the codes of a deletion's reason are of.
+const REASONS: &str = "urn:fhirtail:deleted-reason";
+
 /// A comment that keeps proxies and clients from thinking the stream dead.
 pub const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
@@ -156,11 +164,19 @@ pub fn transaction_time(at: Timestamp) -> Bytes {
     json!({"resourceType": "Parameters", "parameter": parameter}).to_string().into()
 }
 
-fn deletion(ty: ResourceType, id: &str) -> Vec<u8> {
+/// Why a deletion is told of what is still there.
+const LEFT: &str = "left-stream";
+
+/// A deletion as a Bundle; a reason stands in its `meta.tag`.
+fn deletion(ty: ResourceType, id: &str, reason: Option<&str>) -> Vec<u8> {
     let request = json!({"method": "DELETE", "url": format!("{ty}/{id}")});
-    json!({"resourceType": "Bundle", "type": "transaction", "entry": [{"request": request}]})
-        .to_string()
-        .into_bytes()
+    let mut bundle = json!({"resourceType": "Bundle"});
+    if let Some(reason) = reason {
+        bundle["meta"] = json!({"tag": [{"system": REASONS, "code": reason}]});
+    }
+    bundle["type"] = json!("transaction");
+    bundle["entry"] = json!([{"request": request}]);
+    bundle.to_string().into_bytes()
 }
 
 #[cfg(test)]
@@ -189,6 +205,13 @@ mod tests {
         assert_eq!(
             frame,
             "event: deleted\nid: i\ndata: {\"resourceType\":\"Bundle\",\"type\":\"transaction\",\
+             \"entry\":[{\"request\":{\"method\":\"DELETE\",\"url\":\"Patient/42\"}}]}\n\n"
+        );
+        let frame = written(|out| Format::Sse.left(out, patient(), "42", "i"));
+        assert_eq!(
+            frame,
+            "event: deleted\nid: i\ndata: {\"resourceType\":\"Bundle\",\"meta\":{\"tag\":[{\"system\":\
+             \"urn:fhirtail:deleted-reason\",\"code\":\"left-stream\"}]},\"type\":\"transaction\",\
              \"entry\":[{\"request\":{\"method\":\"DELETE\",\"url\":\"Patient/42\"}}]}\n\n"
         );
         let frame = written(|out| Format::Sse.control(out, Control::Reset, "", b"{}"));

@@ -147,7 +147,8 @@ fn images(name: &str, kept: bool, possible: bool) -> Option<Finding> {
     }
     let text = format!(
         "{name} keeps no pre- and post-images: exports of a compartment or group with it can't \
-         go on live, and an update in place is sent as it is when it is looked up"
+         go on live, one with a _typeFilter tells of deletions of what it never sent, and an \
+         update in place is sent as it is when it is looked up"
     );
     let mend = format!(
         "db.runCommand({{collMod: {}, changeStreamPreAndPostImages: {{enabled: true}}}})",

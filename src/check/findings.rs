@@ -128,8 +128,9 @@ pub(super) fn version(version: &str, has_snapshots: bool, has_images: bool) -> F
             "version",
             format!(
                 "MongoDB {version} keeps no pre- and post-images (6.0 does): live exports of a \
-                 compartment or group are refused, and an update in place is sent as it is when \
-                 it is looked up"
+                 compartment or group are refused, those with a _typeFilter tell of deletions \
+                 of what they never sent, and an update in place is sent as it is when it is \
+                 looked up"
             ),
         ),
         (true, true) => Finding::ok("version", format!("MongoDB {version}")),

@@ -8,17 +8,18 @@ use std::{
 
 use axum::{
     Router,
-    body::Body,
-    extract::{ConnectInfo, FromRequestParts, Query, RawQuery, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    body::{Body, Bytes},
+    extract::{ConnectInfo, FromRequest, FromRequestParts, Query, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::get,
 };
 
 use super::{
-    AppState,
+    AppState, blocking,
     limits::Full,
-    request::{OfId, OfType},
+    request::{OfId, OfType, collect, content_encoding, content_type},
+    search,
 };
 use crate::{
     connection::Takeover,
@@ -27,9 +28,10 @@ use crate::{
         ResourceType,
         outcome::{self, IssueType},
     },
+    filter::members_of,
     frame::{self, Format},
-    plan::{Grant, Plan, Scope},
-    request::{ExportRequest, Level, Pairs},
+    plan::{Grant, Members, Plan, Scope},
+    request::{ExportRequest, Level, Pairs, parameters},
     session::{CutOff, Outgoing, Place, Session, millis, spread},
     store::{Lookup, StoreError},
 };
@@ -38,50 +40,69 @@ pub(super) fn routes() -> Router<AppState> {
     // Some clients write '$' as '%24', which the router would not take for the same.
     ["$export", "%24export"].into_iter().fold(Router::new(), |router, export| {
         router
-            .route(&format!("/fhir/{export}"), get(system))
-            .route(&format!("/fhir/{{type}}/{export}"), get(of_type))
-            .route(&format!("/fhir/Group/{{id}}/{export}"), get(of_group))
+            .route(&format!("/fhir/{export}"), get(system).post(system))
+            .route(&format!("/fhir/{{type}}/{export}"), get(of_type).post(of_type))
+            .route(&format!("/fhir/Group/{{id}}/{export}"), get(of_group).post(of_group))
     })
 }
 
-async fn system(
-    State(app): State<AppState>,
-    caller: Caller,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    export(app, Level::System, caller, query, headers).await
+async fn system(State(app): State<AppState>, asked: Asked) -> Result<Response, ApiError> {
+    export(app, Level::System, asked).await
 }
 
 async fn of_type(
     State(app): State<AppState>,
     OfType(ty): OfType,
-    caller: Caller,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, ApiError> {
     let level = if ty.name() == "Patient" { Level::Patients } else { Level::Type(ty) };
-    export(app, level, caller, query, headers).await
+    export(app, level, asked).await
 }
 
 async fn of_group(
     State(app): State<AppState>,
     OfId(id): OfId,
-    caller: Caller,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, ApiError> {
-    export(app, Level::Group(id), caller, query, headers).await
+    export(app, Level::Group(id), asked).await
 }
 
-async fn export(
-    app: AppState,
-    level: Level,
+/// A GET's query; of a POST, that and a `Parameters` in its body.
+struct Asked {
     caller: Caller,
-    query: Option<String>,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let request = ExportRequest::parse(level, pairs(query)?, &headers, Grant::Everything)?;
+    pairs: Pairs,
+}
+
+impl FromRequest<AppState> for Asked {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let Ok(caller) = Caller::from_request_parts(&mut parts, app).await;
+        let mut pairs = pairs(parts.uri.query().map(str::to_owned))?;
+        if parts.method == Method::POST {
+            pairs.extend(body_pairs(app, &parts.headers, body).await?);
+        }
+        Ok(Self { caller, headers: parts.headers, pairs })
+    }
+}
+
+async fn body_pairs(app: &AppState, headers: &HeaderMap, body: Body) -> Result<Pairs, ApiError> {
+    content_encoding(headers)?;
+    let body = collect(body, &app.options).await?;
+    if body.is_empty() {
+        return Ok(Pairs::new());
+    }
+    content_type(headers)?;
+    blocking(move || parameters(&body)).await
+}
+
+async fn export(app: AppState, level: Level, asked: Asked) -> Result<Response, ApiError> {
+    let Asked { caller, headers, pairs } = asked;
+    let base = search::base(&app, &headers)?;
+    let base = base.contains("://").then(|| format!("{base}/"));
+    let request = ExportRequest::parse(level, pairs, &headers, base.as_deref(), Grant::Everything)?;
     if app.drain.is_cancelled() {
         return come_again(&app, &request, Refused::stopping());
     }
@@ -169,21 +190,25 @@ async fn admit(
 ) -> Result<Place, Refused> {
     let full = |full: Full| Refused::Now(full.refusal(spread(app.options.retry)));
     let place = app.limits.place(peer).map_err(full)?;
-    check_scope(app, &request.plan).await?;
+    check_scope(app, request).await?;
     Ok(place)
 }
 
 /// What only the store knows: whether the group is there, and whether a compartment can be
 /// followed without a leak.
-async fn check_scope(app: &AppState, plan: &Plan) -> Result<(), Refused> {
-    if let (Scope::Group(id), Some(ty)) = (&plan.scope, ResourceType::parse("Group")) {
-        match app.read(ty, id).await.map_err(Refused::store)? {
-            Lookup::Found { .. } => {}
-            Lookup::Absent | Lookup::Deleted { .. } => {
-                let text = format!("there is no Group/{id}.");
-                return Err(Refused::Caller(ApiError::not_found(text).at("id")));
-            }
-        }
+async fn check_scope(app: &AppState, request: &ExportRequest) -> Result<(), Refused> {
+    let plan = &request.plan;
+    let mut members = None;
+    if let Scope::Group(id) = &plan.scope {
+        let absent = || {
+            let text = format!("there is no Group/{id}.");
+            Refused::Caller(ApiError::not_found(text).at("id"))
+        };
+        members = members_of(&read(app, "Group", id).await?.ok_or_else(absent)?);
+    }
+    // A stream that is gone on with has them, whoever was deleted meanwhile.
+    if request.start.is_none() && !request.lenient {
+        check_patients(app, plan, members.as_ref()).await?;
     }
     if plan.follow && plan.is_restricted() {
         plan.types.iter().try_for_each(|ty| app.store.before_images(*ty)).map_err(|mend| {
@@ -196,6 +221,37 @@ async fn check_scope(app: &AppState, plan: &Plan) -> Result<(), Refused> {
         })?;
     }
     Ok(())
+}
+
+/// Whether the patients whom the request names are there, or are members of its group.
+async fn check_patients(
+    app: &AppState,
+    plan: &Plan,
+    members: Option<&Members>,
+) -> Result<(), Refused> {
+    let missing = |what: String| {
+        let text =
+            format!("patient: {what}. With 'Prefer: handling=lenient' that does not matter.");
+        Err(Refused::Caller(ApiError::not_found(text).at("patient")))
+    };
+    for id in plan.patients.iter().flat_map(Members::ids) {
+        match members {
+            Some(members) if members.contains(id) => {}
+            Some(_) => return missing(format!("Patient/{id} is no member of the group")),
+            None if read(app, "Patient", id).await?.is_some() => {}
+            None => return missing(format!("there is no Patient/{id}")),
+        }
+    }
+    Ok(())
+}
+
+/// A stored resource.
+async fn read(app: &AppState, name: &str, id: &str) -> Result<Option<Bytes>, Refused> {
+    let Some(ty) = ResourceType::parse(name) else { return Ok(None) };
+    Ok(match app.read(ty, id).await.map_err(Refused::store)? {
+        Lookup::Found { json, .. } => Some(json),
+        Lookup::Absent | Lookup::Deleted { .. } => None,
+    })
 }
 
 /// An EventSource gives up for good on any status but 200: what it should survive is told in

@@ -207,7 +207,7 @@ impl FromRequest<AppState> for JsonBody {
     }
 }
 
-fn content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+pub(super) fn content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let given = text_of(headers, &header::CONTENT_TYPE)?.unwrap_or_default();
     let mut parts = given.split(';').map(str::trim);
     let known = is_json(parts.next().unwrap_or_default()) && !given.eq_ignore_ascii_case("json");
@@ -228,7 +228,7 @@ fn content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(unsupported(why).at("Content-Type"))
 }
 
-fn content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+pub(super) fn content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     match text_of(headers, &header::CONTENT_ENCODING)? {
         None | Some("" | "identity") => Ok(()),
         Some(coding) => {

@@ -69,9 +69,8 @@ impl Entry {
             ChangeKind::Upsert { ty, id, before, .. }
             | ChangeKind::Delete { ty, id, before, .. } => match before {
                 Before::Absent => Some(Vec::new()),
-                Before::Unknown => None,
-                Before::Known(image) => {
-                    (image.encode)().map(|json| patients_of(*ty, id, &json).unwrap_or_default())
+                Before::Unknown | Before::Known(_) => {
+                    before.json().map(|json| patients_of(*ty, id, &json).unwrap_or_default())
                 }
             },
             ChangeKind::Replaced { .. } => None,

@@ -55,6 +55,14 @@ impl Subset {
         }
     }
 
+    /// The part of a stored resource.
+    #[must_use]
+    pub fn of_resource(&self, json: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(json.len());
+        self.write(&mut out, json);
+        out
+    }
+
     /// Writes the part of a stored resource. What is no JSON object is written as it is.
     pub fn write(&self, out: &mut Vec<u8>, json: &[u8]) {
         let mut reader = serde_json::Deserializer::from_slice(json);

@@ -60,7 +60,8 @@ impl Voice {
                 Verdict::Reset(_) => return Spoken { starts_over: true, end: before, ..spoken },
                 verdict => {
                     let position = self.position(entry.change.position);
-                    put_change(out, Format::Sse, &position, entry, verdict == Verdict::Gone);
+                    let gone = verdict == Verdict::Gone;
+                    put_change(out, &self.plan, Format::Sse, &position, entry, gone);
                     spoken.events += 1;
                     spoken.told = Some(entry.change.position);
                     spoke(&entry.change);
@@ -79,13 +80,11 @@ impl Voice {
     /// Whether a session's live part sounds the same.
     #[must_use]
     pub fn is_of(&self, session: &Session) -> bool {
-        self.plan.scope == session.plan.scope
-            && self.plan.type_set == session.plan.type_set
-            && self.members == session.members
+        self.plan.sounds_like(&session.plan) && self.members == session.members
     }
 
     fn position(&self, log: LogPosition) -> Position {
-        let members = self.members.as_ref().map(Members::hash);
+        let members = self.members.as_ref().and_then(Members::hash);
         Position { epoch: self.epoch, log, members, scan: None }
     }
 }

@@ -69,7 +69,8 @@ pub struct Session {
     store: Arc<dyn Store>,
     hub: Arc<Hub>,
     format: Format,
-    /// The members of the plan's group, as of the snapshot or position that the stream is at.
+    /// In whose compartments its resources lie: of a group, as of the snapshot or position that
+    /// the stream is at.
     members: Option<Members>,
     stage: Stage,
     out: Out,
@@ -129,12 +130,12 @@ impl Session {
     ) -> Self {
         let mut session = Self {
             query: plan.query(),
+            members: plan.members(None),
             epoch: store.epoch(),
             plan,
             store,
             hub,
             format,
-            members: None,
             stage: Stage::Begin,
             out: Out::default(),
             events: 0,
@@ -238,7 +239,7 @@ impl Session {
 
     /// How what holds a snapshot goes on without it.
     fn later(&self) -> Option<Stage> {
-        let members = self.members.as_ref().map(Members::hash);
+        let members = self.members.as_ref().and_then(Members::hash);
         let (log, cursor) = match &self.stage {
             Stage::Scan(history) => (history.snapshot().position(), history.cursor()),
             Stage::Replay { follow, cursor, .. } => (follow.position(), Some(cursor)),

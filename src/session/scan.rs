@@ -54,19 +54,26 @@ impl Session {
     /// Writes those resources that are the stream's. Gives the last one's key.
     fn write_part(&mut self, log: LogPosition, part: &Part<'_>) -> Option<ScanKey> {
         let opening = Format::opening(part.ty, &self.stem(log, part.type_index).to_string());
-        let restricted = self.plan.is_restricted();
+        let narrowed = self.plan.narrows(part.ty);
+        let elements = self.plan.elements.part(part.ty);
         self.out.buffer().reserve(CHUNK_BYTES + CHUNK_BYTES / 4);
         let mut last = None;
         for index in part.range.clone() {
             let Some(key) = part.batch.key(index) else { continue };
-            if restricted {
+            if narrowed {
                 let (id, json) = (key.doc().to_string(), part.batch.json(index));
                 if !self.filter().holds(part.ty, &id, &json) {
                     continue;
                 }
             }
             let id = |out: &mut BytesMut| write_key(out, key);
-            self.format.scanned(self.out.buffer(), &opening, id, part.batch.line(index));
+            let own = elements.as_ref().map(|elements| {
+                let mut line = elements.of_resource(&part.batch.json(index));
+                line.push(b'\n');
+                line
+            });
+            let line = own.as_deref().unwrap_or_else(|| part.batch.line(index));
+            self.format.scanned(self.out.buffer(), &opening, id, line);
             self.events += 1;
             last = Some(key);
         }
@@ -74,7 +81,7 @@ impl Session {
     }
 
     fn stem(&self, log: LogPosition, type_index: usize) -> Stem {
-        let members = self.members.as_ref().map(Members::hash);
+        let members = self.members.as_ref().and_then(Members::hash);
         Stem { epoch: self.epoch, log, members, query: self.query, type_index }
     }
 

@@ -91,7 +91,7 @@ impl Session {
     }
 
     fn members_differ(&self, then: Option<u32>) -> bool {
-        self.has_group() && self.members.as_ref().map(Members::hash) != then
+        self.has_group() && self.members.as_ref().and_then(Members::hash) != then
     }
 
     /// Takes a snapshot, and the members of the plan's group from it.
@@ -105,7 +105,7 @@ impl Session {
         if let (Some(id), None) = (group, &members) {
             return Err(Ended::Gone(format!("there is no Group/{id} any more")));
         }
-        self.members = members;
+        self.members = self.plan.members(members);
         Ok(snapshot)
     }
 

@@ -11,7 +11,7 @@ use crate::{
     filter::Verdict,
     frame::{Control, Format},
     live::Entry,
-    plan::Members,
+    plan::{Members, Plan},
     position::{LogPosition, Position, ScanPosition},
     store::ChangeKind,
 };
@@ -21,32 +21,44 @@ use crate::{
 pub(crate) const CHECKPOINT_AFTER: Duration = Duration::from_secs(4);
 
 /// Writes a change that moves the client to `position`: as what it is, or, to a stream that the
-/// resource has left, as a deletion.
+/// resource has left, as a deletion that says so.
 pub(super) fn put_change(
     out: &mut BytesMut,
+    plan: &Plan,
     format: Format,
     position: &Position,
     entry: &Entry,
     gone: bool,
 ) {
-    match (&entry.change.kind, shared_frame(format, position, entry, gone)) {
-        (_, Some(frame)) => out.extend_from_slice(frame),
-        (ChangeKind::Upsert { ty, id: resource, .. }, _) if gone => {
-            format.deleted(out, *ty, resource, &position.to_string());
+    if let Some(frame) = shared_frame(plan, format, position, entry, gone) {
+        return out.extend_from_slice(frame);
+    }
+    let id = position.to_string();
+    match &entry.change.kind {
+        ChangeKind::Upsert { ty, id: resource, .. } if gone => {
+            format.left(out, *ty, resource, &id);
         }
-        _ => entry.write(format, out, &position.to_string()),
+        ChangeKind::Upsert { ty, json, .. } => match plan.elements.part(*ty) {
+            Some(part) => format.resource(out, *ty, &id, &part.of_resource(json)),
+            None => format.resource(out, *ty, &id, json),
+        },
+        _ => entry.write(format, out, &id),
     }
 }
 
 /// The frame that is written once for all streams, where this is one of them.
 fn shared_frame<'e>(
+    plan: &Plan,
     format: Format,
     position: &Position,
     entry: &'e Entry,
     gone: bool,
 ) -> Option<&'e Bytes> {
     let plain = position.scan.is_none() && position.members.is_none();
-    let as_it_is = !gone || !matches!(entry.change.kind, ChangeKind::Upsert { .. });
+    let as_it_is = match &entry.change.kind {
+        ChangeKind::Upsert { ty, .. } => !gone && plan.elements.leave_whole(*ty),
+        ChangeKind::Delete { .. } | ChangeKind::Replaced { .. } => true,
+    };
     (plain && as_it_is && format == Format::Sse).then(|| entry.frame(position.epoch))
 }
 
@@ -67,9 +79,11 @@ impl Session {
         self.events += 1;
         let Some(position) = &self.told else { return Ok(true) };
         let gone = verdict == Verdict::Gone;
-        match shared_frame(self.format, position, entry, gone) {
+        match shared_frame(&self.plan, self.format, position, entry, gone) {
             Some(frame) => self.out.share(frame),
-            None => put_change(self.out.buffer(), self.format, position, entry, gone),
+            None => {
+                put_change(self.out.buffer(), &self.plan, self.format, position, entry, gone);
+            }
         }
         Ok(true)
     }
@@ -112,7 +126,7 @@ impl Session {
 
     /// What is about to be written moves the client to this position: its text is the id.
     pub(super) fn tell(&mut self, log: LogPosition, scan: Option<ScanPosition>) -> &Position {
-        let members = self.members.as_ref().map(Members::hash);
+        let members = self.members.as_ref().and_then(Members::hash);
         self.told_at = Instant::now();
         self.told.insert(Position { epoch: self.epoch, log, members, scan })
     }

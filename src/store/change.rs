@@ -82,13 +82,33 @@ pub enum Before {
 /// A stored resource that hardly anyone asks for: compact JSON on demand.
 #[derive(Clone)]
 pub struct Image {
-    /// How many bytes it holds until then.
+    /// About how many bytes it holds.
     pub bytes: usize,
-    /// Encodes it; `None` where that can't be done.
+    /// Gives it; `None` where that can't be done. It is encoded once.
     pub encode: Arc<dyn Fn() -> Option<Bytes> + Send + Sync>,
 }
 
+impl ChangeKind {
+    /// The resource before the change.
+    #[must_use]
+    pub fn before(&self) -> &Before {
+        match self {
+            Self::Upsert { before, .. } | Self::Delete { before, .. } => before,
+            Self::Replaced { .. } => &Before::Unknown,
+        }
+    }
+}
+
 impl Before {
+    /// The resource as compact JSON. `None`: there was none, or there is no telling.
+    #[must_use]
+    pub fn json(&self) -> Option<Bytes> {
+        match self {
+            Self::Known(image) => (image.encode)(),
+            Self::Absent | Self::Unknown => None,
+        }
+    }
+
     /// How many bytes it holds.
     #[must_use]
     pub fn weight(&self) -> usize {

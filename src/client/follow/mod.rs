@@ -28,7 +28,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Follow a stream: every matching resource, then every change, one JSON line each on stdout.
 ///
 /// A line is a resource as stored; or, for a deletion, a Bundle whose entry names what was
-/// deleted (request.method DELETE); or, for a reset, an OperationOutcome: the stream starts over,
+/// deleted (request.method DELETE; with the tag 'left-stream' in its meta where the resource is
+/// still there, and no longer what the stream was asked for); or, for a reset, an OperationOutcome: the stream starts over,
 /// and the reader must drop its copy of the data before it goes on. What else there is to say
 /// goes to stderr.
 ///

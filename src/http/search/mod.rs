@@ -109,7 +109,7 @@ async fn search(
 }
 
 /// This server's base URL, as its caller knows it.
-fn base(app: &AppState, headers: &HeaderMap) -> Result<String, ApiError> {
+pub(super) fn base(app: &AppState, headers: &HeaderMap) -> Result<String, ApiError> {
     let base = &app.options.base;
     Ok(match text_of(headers, &header::HOST)? {
         Some(host) if base.starts_with('/') => format!("http://{host}{base}"),

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use mongodb::bson::RawDocumentBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
     Shared, encode,
     event::Event,
     head::Head,
+    layout::Layout,
     lookup::{Found, Place},
     unreadable,
 };
@@ -118,8 +119,28 @@ fn before(shared: &Arc<Shared>, event: &Event<'_>, ty: ResourceType) -> Before {
         None => Before::Unknown,
         Some(image) => {
             let (layout, bytes) = (shared.layout.clone(), image.as_bytes().len());
-            let encode = Arc::new(move || encode::json(image.as_bytes(), ty, &layout).ok());
-            Before::Known(Image { bytes, encode })
+            let kept = Mutex::new(Kept::Stored(image));
+            let encode =
+                move || kept.lock().unwrap_or_else(PoisonError::into_inner).json(ty, &layout);
+            Before::Known(Image { bytes, encode: Arc::new(encode) })
+        }
+    }
+}
+
+/// A before-image: as it came, and once it was asked for as JSON in its place.
+enum Kept {
+    Stored(RawDocumentBuf),
+    Json(Option<Bytes>),
+}
+
+impl Kept {
+    fn json(&mut self, ty: ResourceType, layout: &Layout) -> Option<Bytes> {
+        if let Self::Stored(image) = self {
+            *self = Self::Json(encode::json(image.as_bytes(), ty, layout).ok());
+        }
+        match self {
+            Self::Json(json) => json.clone(),
+            Self::Stored(_) => None,
         }
     }
 }

@@ -1,18 +1,28 @@
 //! A request for a stream: path, query and headers, read and checked. Pure.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::HeaderMap;
 use jiff::Timestamp;
 
 use crate::{
+    elements::Elements,
     error::ApiError,
-    fhir::{ResourceType, instant, outcome::IssueType},
+    fhir::{ResourceType, instant},
     frame::Format,
     plan::{Grant, Plan, Scope},
     position::Position,
+    search::Context,
     store::Window,
+    type_filter::TypeFilters,
 };
+
+mod headers;
+mod parameters;
+mod patients;
+
+pub(crate) use headers::{NDJSON, Prefer, list, media_range};
+pub(crate) use parameters::parameters;
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,7 +35,9 @@ pub struct ExportRequest {
     pub start: Option<Position>,
     /// `respond-eventsource` was asked by `Prefer`.
     pub preferred: bool,
-    /// Parameters that were ignored, under `Prefer: handling=lenient`.
+    /// `Prefer: handling=lenient`.
+    pub lenient: bool,
+    /// Parameters that were ignored under it.
     pub ignored: Vec<String>,
 }
 
@@ -46,7 +58,8 @@ pub enum Level {
 pub type Pairs = Vec<(String, String)>;
 
 impl ExportRequest {
-    /// Reads a request.
+    /// Reads a request. `base` is this server's own base URL, which ends in a slash, if it
+    /// knows it.
     ///
     /// # Errors
     /// 400 that names the parameter or header; 406 for an `Accept` that can't be met.
@@ -54,19 +67,22 @@ impl ExportRequest {
         level: Level,
         pairs: Pairs,
         headers: &HeaderMap,
+        base: Option<&str>,
         grant: Grant,
     ) -> Result<Self, ApiError> {
         let prefer = Prefer::parse(headers);
+        let context = Context { lenient: prefer.lenient, base };
         let query = Query::parse(pairs, prefer.lenient)?;
-        let format = format(&prefer, headers)?;
-        let (plan, mut ignored) = plan(level, &query, format, grant, prefer.lenient)?;
+        let format = headers::format(&prefer, headers)?;
+        let (plan, mut ignored) = plan(level, &query, format, grant, context)?;
         ignored.extend(query.ignored);
         if format == Format::Ndjson {
-            check_output_format(query.output_format.as_deref())?;
+            headers::check_output_format(query.output_format.as_deref())?;
         }
-        let start = start(headers, query.last_event_id, format)?;
+        let start = headers::start(headers, query.last_event_id, format)?;
         let preferred = prefer.event_source && format == Format::Sse;
-        let request = Self { plan, format, start, preferred, ignored };
+        let lenient = prefer.lenient;
+        let request = Self { plan, format, start, preferred, lenient, ignored };
         request.check_start()?;
         Ok(request)
     }
@@ -93,6 +109,9 @@ struct Query {
     since: Option<Timestamp>,
     until: Option<Timestamp>,
     types: Option<Vec<ResourceType>>,
+    type_filters: Vec<String>,
+    elements: Vec<String>,
+    patients: Vec<String>,
     output_format: Option<String>,
     last_event_id: Option<String>,
     ignored: Vec<String>,
@@ -106,6 +125,9 @@ impl Query {
                 "_since" => once(&mut query.since, &name, parse_instant(&name, &value)?)?,
                 "_until" => once(&mut query.until, &name, parse_instant(&name, &value)?)?,
                 "_type" => query.types.get_or_insert_default().extend(parse_types(&value)?),
+                "_typeFilter" => query.type_filters.push(value),
+                "_elements" => query.elements.push(value),
+                "patient" => query.patients.push(value),
                 "_outputFormat" => once(&mut query.output_format, &name, value)?,
                 "lastEventId" => once(&mut query.last_event_id, &name, value)?,
                 _ if lenient => query.ignored.push(name),
@@ -130,7 +152,7 @@ fn unknown_parameter(name: &str) -> ApiError {
         &start,
         format!(
             "the parameter {shown} is not known here. Known: _since, _until, _type, \
-             _outputFormat, lastEventId. With 'Prefer: handling=lenient' it is ignored."
+             _typeFilter, _elements, patient, _outputFormat, lastEventId. With 'Prefer: handling=lenient' it is ignored."
         ),
     )
 }
@@ -163,7 +185,7 @@ fn parse_types(value: &str) -> Result<Vec<ResourceType>, ApiError> {
 }
 
 /// A caller's text within ours: cut where it is long.
-fn shown(text: &str) -> impl fmt::Display {
+pub(crate) fn shown(text: &str) -> impl fmt::Display {
     const MOST: usize = 80;
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("'{}…'", text[..end].escape_debug()),
@@ -176,7 +198,7 @@ fn plan(
     query: &Query,
     format: Format,
     grant: Grant,
-    lenient: bool,
+    context: Context<'_>,
 ) -> Result<(Plan, Vec<String>), ApiError> {
     let mut ignored = Vec::new();
     let (scope, only) = match level {
@@ -189,7 +211,7 @@ fn plan(
     let possible = scope.types();
     let fits = |ty: &ResourceType| possible.contains(*ty) && only.is_none_or(|only| only == *ty);
     if let Some(foreign) = types.iter().flatten().find(|ty| !fits(ty)) {
-        if !lenient {
+        if !context.lenient {
             return Err(ApiError::invalid(
                 "_type",
                 format!("_type names {foreign}, which this export does not hold."),
@@ -205,7 +227,72 @@ fn plan(
         before_ms: query.until.map(|at| -floor_ms_of(-at.as_nanosecond())),
     };
     let plan = Plan::new(scope, types.as_deref(), window, format == Format::Sse, grant);
-    Ok((plan, ignored))
+    let filters = filters(&query.type_filters, &plan, context, &mut ignored)?;
+    let elements = elements(&query.elements, &plan, context.lenient, &mut ignored)?;
+    let (filters, elements) = (Arc::new(filters), Arc::new(elements));
+    let patients = match patients::parse(&query.patients, context.base)? {
+        Some(_) if !plan.is_restricted() && !context.lenient => {
+            return Err(ApiError::invalid(
+                "patient",
+                "patient goes with /Patient/$export and /Group/{id}/$export: ask there.",
+            ));
+        }
+        Some(_) if !plan.is_restricted() => {
+            ignored.push("patient".into());
+            None
+        }
+        patients => patients,
+    };
+    Ok((Plan { filters, elements, patients, ..plan }, ignored))
+}
+
+/// The searches of the plan's types.
+fn filters(
+    values: &[String],
+    plan: &Plan,
+    context: Context<'_>,
+    ignored: &mut Vec<String>,
+) -> Result<TypeFilters, ApiError> {
+    let (mut filters, not_done) = TypeFilters::parse(values, context)?;
+    let foreign = foreign("_typeFilter", filters.types(), plan, context.lenient)?;
+    filters.retain(|ty| !foreign.contains(&ty));
+    ignored.extend(foreign.iter().map(|ty| format!("_typeFilter={ty}?")));
+    ignored.extend(not_done);
+    Ok(filters)
+}
+
+/// The elements of the plan's types.
+fn elements(
+    values: &[String],
+    plan: &Plan,
+    lenient: bool,
+    ignored: &mut Vec<String>,
+) -> Result<Elements, ApiError> {
+    let mut elements = Elements::parse(values)?;
+    let foreign = foreign("_elements", elements.types(), plan, lenient)?;
+    elements.retain(|ty| !foreign.contains(&ty));
+    ignored.extend(foreign.iter().map(|ty| format!("_elements={ty}.")));
+    Ok(elements)
+}
+
+/// Those of the types that a parameter names which are not the plan's.
+fn foreign(
+    name: &str,
+    types: impl Iterator<Item = ResourceType>,
+    plan: &Plan,
+    lenient: bool,
+) -> Result<Vec<ResourceType>, ApiError> {
+    let foreign: Vec<_> = types.filter(|ty| !plan.type_set.contains(*ty)).collect();
+    match foreign.first() {
+        Some(ty) if !lenient => {
+            let text = format!(
+                "{name} is also about {ty}, which this export does not hold. Name the type in \
+                 _type too, or leave it out of {name}."
+            );
+            Err(ApiError::invalid(name, text))
+        }
+        _ => Ok(foreign),
+    }
 }
 
 fn floor_ms(at: Timestamp) -> i64 {
@@ -215,123 +302,4 @@ fn floor_ms(at: Timestamp) -> i64 {
 fn floor_ms_of(nanoseconds: i128) -> i64 {
     // A Timestamp lies within the years -9999 to 9999: its milliseconds fit.
     i64::try_from(nanoseconds.div_euclid(1_000_000)).unwrap_or(i64::MAX)
-}
-
-/// What `Prefer` asks (RFC 7240): several headers or a list, tokens in any case.
-#[derive(Default)]
-pub(crate) struct Prefer {
-    event_source: bool,
-    /// Parameters that are not known are ignored.
-    pub(crate) lenient: bool,
-}
-
-impl Prefer {
-    pub(crate) fn parse(headers: &HeaderMap) -> Self {
-        let mut prefer = Self::default();
-        for preference in list(headers, &header::HeaderName::from_static("prefer")) {
-            let preference = preference.split(';').next().unwrap_or_default();
-            let plain: String = preference.chars().filter(|c| !" \"".contains(*c)).collect();
-            match plain.to_ascii_lowercase().as_str() {
-                "respond-eventsource" => prefer.event_source = true,
-                "handling=lenient" => prefer.lenient = true,
-                _ => {}
-            }
-        }
-        prefer
-    }
-}
-
-/// The items of a header that is a list.
-pub(crate) fn list<'h>(
-    headers: &'h HeaderMap,
-    name: &header::HeaderName,
-) -> impl Iterator<Item = &'h str> {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|item| !item.is_empty())
-}
-
-pub(crate) const NDJSON: [&str; 3] =
-    ["application/fhir+ndjson", "application/ndjson", "application/x-ndjson"];
-
-fn format(prefer: &Prefer, headers: &HeaderMap) -> Result<Format, ApiError> {
-    if prefer.event_source {
-        return Ok(Format::Sse);
-    }
-    let mut best: Option<(u16, Format)> = None;
-    let mut asked = false;
-    for range in list(headers, &header::ACCEPT) {
-        asked = true;
-        let (range, quality) = media_range(range);
-        let format = match range.as_str() {
-            "text/event-stream" | "text/*" => Format::Sse,
-            "*/*" | "application/*" => Format::Ndjson,
-            range if NDJSON.contains(&range) => Format::Ndjson,
-            _ => continue,
-        };
-        if quality > 0 && best.is_none_or(|(most, _)| quality > most) {
-            best = Some((quality, format));
-        }
-    }
-    match best {
-        Some((_, format)) => Ok(format),
-        None if !asked => Ok(Format::Ndjson),
-        None => Err(ApiError::new(
-            StatusCode::NOT_ACCEPTABLE,
-            IssueType::NotSupported,
-            "an export is sent as text/event-stream (history, then live) or as \
-             application/fhir+ndjson (history). Name one of them in Accept, or send 'Prefer: \
-             respond-eventsource'. There is no kick-off: the answer is the data.",
-        )
-        .at("Accept")),
-    }
-}
-
-/// A media range in lower case without its parameters, and its weight in thousandths.
-pub(crate) fn media_range(item: &str) -> (String, u16) {
-    let mut parts = item.split(';').map(str::trim);
-    let range = parts.next().unwrap_or_default().to_ascii_lowercase();
-    let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
-    let weight = weight.and_then(|q| q.parse::<f32>().ok()).unwrap_or(1.0).clamp(0.0, 1.0);
-    (range, (weight * 1000.0) as u16)
-}
-
-fn check_output_format(output_format: Option<&str>) -> Result<(), ApiError> {
-    match output_format {
-        None | Some("ndjson") => Ok(()),
-        // A '+' that was not written as %2B arrives as a space.
-        Some(given) if NDJSON.contains(&given.replace(' ', "+").as_str()) => Ok(()),
-        Some(given) => Err(ApiError::invalid(
-            "_outputFormat",
-            format!("_outputFormat={} is not sent: only application/fhir+ndjson is.", shown(given)),
-        )),
-    }
-}
-
-/// The position to go on from. The header wins over the parameter; an empty one is none, as
-/// in a browser.
-fn start(
-    headers: &HeaderMap,
-    parameter: Option<String>,
-    format: Format,
-) -> Result<Option<Position>, ApiError> {
-    let (name, value) = match headers.get("last-event-id") {
-        Some(value) => ("Last-Event-ID", String::from_utf8_lossy(value.as_bytes()).into_owned()),
-        None => ("lastEventId", parameter.unwrap_or_default()),
-    };
-    if value.is_empty() {
-        return Ok(None);
-    }
-    if format == Format::Ndjson {
-        return Err(ApiError::invalid(
-            name,
-            format!("{name} is for event streams: ask with Accept: text/event-stream."),
-        ));
-    }
-    let position = value.parse().map_err(|malformed| {
-        ApiError::invalid(
-            name,
-            format!("{name} {} is not a position of this server: {malformed}.", shown(&value)),
-        )
-    })?;
-    Ok(Some(position))
 }
