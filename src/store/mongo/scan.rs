@@ -21,9 +21,10 @@ use super::{
     head::Head,
     log,
     order::{Order, Stretch, Within, stretch},
+    route::Route,
     unreadable,
 };
-use crate::store::{Scan, ScanBatch, ScanKey, StoreError, batch::Lines, detached};
+use crate::store::{KeyRef, Scan, ScanBatch, ScanKey, StoreError, batch::Lines, detached};
 
 /// How many bytes of documents make up a reply, about.
 const REPLY_BYTES: usize = 256 << 10;
@@ -82,20 +83,23 @@ async fn fetch(
     }
     let expired = |error| errors::in_snapshot(&error);
     let mut session = shared.session_at(at.time).await?;
-    let order = Order::choose(shared, scan, &mut session).await?;
+    let route = Route::choose(shared, scan, &mut session).await?;
+    let order = Order::choose(shared, scan, &route, &mut session).await?;
     let size = reply_size(shared, scan).await;
     let mut within = Within::rest_of(scan);
     // Where the server looks for what fits, it is asked stretch by stretch: it would else say
     // nothing until it finds something, and an expired snapshot would take all back.
-    let by_stretches = order == Order::Id && !scan.window.is_open();
+    let filtered = !scan.window.is_open() || !route.filter.is_empty();
+    let by_stretches = order == Order::Id && route.index.is_none() && filtered;
+    let down = scan.along.is_down();
     loop {
         let next = match by_stretches {
-            true => stretch(shared, scan, within.from.as_ref(), &mut session).await,
+            true => stretch(shared, scan, within.begin(down), &mut session).await,
             false => Ok(None),
         };
         let next = next.map_err(expired)?;
-        within.to = next.as_ref().map(|stretch| stretch.next.clone());
-        let cursor = order.open(shared, scan, &within, size, &mut session).await;
+        within.set_end(down, next.as_ref().map(|stretch| stretch.next.clone()));
+        let cursor = order.open(shared, scan, &route, &within, size, &mut session).await;
         let passed = pass_on(cursor.map_err(expired)?, order, &mut session, out).await?;
         let Some(Stretch { last, next }) = next.filter(|_| passed != Passed::Unwanted) else {
             return match passed {
@@ -109,7 +113,7 @@ async fn fetch(
         {
             return Ok(());
         }
-        within.from = Some(next);
+        within.set_begin(down, next);
     }
 }
 
@@ -209,7 +213,11 @@ impl Encoder {
             return unreadable(scan.ty, "its _id is neither a string nor an ObjectId");
         };
         let Some(key) = order.key(doc, head.updated_ms) else { return };
-        let passed = scan.after.as_ref().is_some_and(|after| key <= after.borrowed());
+        let is_passed = |after: KeyRef<'_>| match scan.along.is_down() {
+            true => key >= after,
+            false => key <= after,
+        };
+        let passed = scan.after.as_ref().is_some_and(|after| is_passed(after.borrowed()));
         if passed || !scan.window.contains(head.updated_ms) {
             return;
         }
