@@ -238,7 +238,7 @@ async fn answers(app: &App, asked: &[Asked]) {
 
 /// Gives each collection indexes that searches can go along, as far as there is room for them.
 async fn add_indexes(bench: &Bench, asked: &[Asked]) {
-    const MOST: usize = 12;
+    const MOST: usize = 5;
     let client = mongodb::Client::with_uri_str(&bench.name).await.expect("a client");
     let database = client.default_database().expect("a database");
     let type_of = |asked: &Asked| asked.path.split(['/', '?']).nth(2).map(str::to_owned);

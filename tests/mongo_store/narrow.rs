@@ -354,6 +354,13 @@ async fn along_an_index_the_collection_is_not_read() {
         assert!(finds < 10_000 || sorted == 0, "{query} is sorted");
         profile.drop().await.expect("dropped");
     }
+    // What an index has beside the texts is found beside ever so many of them.
+    let coding = doc! {"coding": {"code": Bson::JavaScriptCode("c1".into())}};
+    collection.insert_one(doc! {"_id": "o000000a", "code": coding}).await.expect("inserted");
+    let search = search("Observation", "code=c1");
+    let scan = Scan { clues: search.clues().into(), ..Scan::of(search.ty) };
+    let ids = found(&bench, &search, scan).await;
+    assert_eq!((ids.len(), &ids[0]), (ALL / 2 + 1, &DocId::Text("o000000a".into())));
 }
 
 #[tokio::test]
