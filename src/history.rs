@@ -12,7 +12,9 @@ use crate::{
     fhir::ResourceType,
     filter::Verdict,
     plan::Plan,
-    store::{Change, ChangeKind, KeyRef, Scan, ScanBatch, ScanKey, Snapshot, StoreError},
+    store::{
+        Along, Change, ChangeKind, Clue, KeyRef, Scan, ScanBatch, ScanKey, Snapshot, StoreError,
+    },
 };
 
 /// How far a scan has come: all types before `type_index` are done, and that type up to `key`.
@@ -66,6 +68,8 @@ impl Cursor {
 pub struct History {
     plan: Arc<Plan>,
     snapshot: Arc<dyn Snapshot>,
+    along: Along,
+    clues: Arc<[Clue]>,
     cursor: Option<Cursor>,
     type_index: usize,
     scan: Option<mpsc::Receiver<Result<ScanBatch, StoreError>>>,
@@ -95,12 +99,20 @@ impl History {
         Self {
             plan,
             snapshot,
+            along: Along::default(),
+            clues: Arc::default(),
             cursor,
             type_index,
             scan: None,
             batch: ScanBatch::default(),
             taken: 0,
         }
+    }
+
+    /// The same in another order, of which nothing is wanted that has not what the clues say.
+    #[must_use]
+    pub fn going(self, along: Along, clues: Arc<[Clue]>) -> Self {
+        Self { along, clues, ..self }
     }
 
     /// The snapshot that is read.
@@ -128,7 +140,9 @@ impl History {
                 none => {
                     let reached = self.cursor.as_ref().filter(|c| c.type_index == self.type_index);
                     let after = reached.map(|cursor| cursor.key.clone());
-                    none.insert(self.snapshot.scan(Scan { ty, after, window: self.plan.window }))
+                    let (window, along) = (self.plan.window, self.along);
+                    let scan = Scan { ty, after, window, along, clues: Arc::clone(&self.clues) };
+                    none.insert(self.snapshot.scan(scan))
                 }
             };
             match scan.recv().await {

@@ -11,7 +11,7 @@ use std::{
 
 use fhirtail::{
     position::Position,
-    store::{Scan, Store, StoreError, Window, embedded::EmbeddedOptions},
+    store::{Scan, Store, StoreError, embedded::EmbeddedOptions},
 };
 use serde_json::json;
 use support::{
@@ -19,7 +19,7 @@ use support::{
     chaos::{Dice, stamp},
     converge::{self, LAST, write_last},
     replica::{Replica, contents},
-    stream::{EventStream, PATIENCE},
+    stream::{EventStream, PATIENCE, client},
     writes::{commit, delete, put, ty},
 };
 
@@ -56,7 +56,7 @@ async fn keep_changing(store: Arc<dyn Store>, until: tokio_util::sync::Cancellat
 async fn until_snapshots_expire(store: &dyn Store) {
     let (snapshot, started) = (store.snapshot().await.expect("a snapshot"), Instant::now());
     loop {
-        let scan = Scan { ty: ty("Basic"), after: None, window: Window::default() };
+        let scan = Scan::of(ty("Basic"));
         match snapshot.scan(scan).recv().await {
             Some(Err(StoreError::SnapshotExpired)) => return,
             Some(Ok(_)) => {}
@@ -105,12 +105,79 @@ async fn read_slowly(store: Arc<dyn Store>) {
     converge::assert_equal(vec![client], &database).await;
 }
 
+/// Reads the head of a search, waits until snapshots have expired under it, and reads on. The ids,
+/// or `None` where it was broken off.
+async fn searched_slowly(app: &App, store: &dyn Store, query: &str) -> Option<Vec<String>> {
+    let request = client().get(app.url(&format!("/fhir/Basic?{query}")));
+    let request = request.header("Accept", "application/fhir+ndjson");
+    let mut response = request.send().await.expect("an answer");
+    assert!(response.status().is_success());
+    let mut lines = response.chunk().await.expect("a chunk").expect("lines").to_vec();
+    until_snapshots_expire(store).await;
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => lines.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(_) => return None,
+        }
+    }
+    let id = |line: &str| {
+        let resource: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        resource["id"].as_str().expect("an id").to_owned()
+    };
+    Some(std::str::from_utf8(&lines).expect("UTF-8").lines().map(id).collect())
+}
+
+/// By id a search goes on in newer snapshots; by time it is broken off, and never half a result
+/// with an end.
+async fn search_slowly(store: Arc<dyn Store>) {
+    populate(store.as_ref()).await;
+    let app = App::start(store.clone()).await;
+    let mut ids: Vec<_> = (0..RESOURCES).map(|n| format!("b{n:05}")).collect();
+    for query in ["", "_sort=_id", "_lastUpdated=ge2000"] {
+        assert!(searched_slowly(&app, store.as_ref(), query).await == Some(ids.clone()), "{query}");
+    }
+    ids.reverse();
+    assert!(searched_slowly(&app, store.as_ref(), "_sort=-_id").await == Some(ids));
+    for query in ["_sort=_lastUpdated", "_sort=-_lastUpdated"] {
+        assert_eq!(searched_slowly(&app, store.as_ref(), query).await, None, "{query}");
+    }
+}
+
+fn short_lived() -> support::Bench {
+    let life = Duration::from_millis(300);
+    support::embedded_with(EmbeddedOptions { snapshot_life: life, ..EmbeddedOptions::default() })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn embedded() {
-    let life = Duration::from_millis(300);
-    let options = EmbeddedOptions { snapshot_life: life, ..EmbeddedOptions::default() };
-    let bench = support::embedded_with(options);
-    read_slowly(bench.store).await;
+    read_slowly(short_lived().store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn searches_of_embedded() {
+    search_slowly(short_lived().store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn searches_of_mongodb() {
+    use mongodb::bson::doc;
+    let Some(set) = support::mongod::ReplicaSet::start(1, &[]).await else { return };
+    set.set_parameter(doc! {"minSnapshotHistoryWindowInSeconds": 2}).await;
+    let bench = support::mongo_in(&set).await;
+    // Only writes move the window on.
+    let done = tokio_util::sync::CancellationToken::new();
+    let (store, until) = (bench.store.clone(), done.clone());
+    let writer = tokio::spawn(async move {
+        let patient = || put(&json!({"resourceType": "Patient", "id": "w", "language": stamp()}));
+        while !until.is_cancelled() {
+            commit(store.as_ref(), vec![patient()]).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    search_slowly(bench.store).await;
+    done.cancel();
+    writer.await.expect("the writer");
 }
 
 #[tokio::test(flavor = "multi_thread")]

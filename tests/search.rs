@@ -9,7 +9,7 @@
 mod support;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -18,8 +18,10 @@ use std::{
 
 use fhirtail::{
     fhir::{ResourceType, resource::Resource},
-    search::{Context, Search},
+    search::{Context, Search, places},
+    store::{Clue, Sought},
 };
+use mongodb::bson::doc;
 use serde::Deserialize;
 use serde_json::Value;
 use support::{App, Bench, client, writes};
@@ -84,6 +86,36 @@ fn judged(resources: &[Line]) -> Vec<Judged> {
     lines.map(|line| serde_json::from_slice(line).expect("a judged search")).collect()
 }
 
+/// Whether a resource fulfils a clue.
+fn is_fulfilled(clue: &Clue, resource: &Value) -> bool {
+    clue.places.iter().any(|place| {
+        let mut at = vec![resource];
+        for name in &place.path {
+            at = at.iter().flat_map(|value| items(value)).filter_map(|one| one.get(name)).collect();
+        }
+        let mut values = at.into_iter().flat_map(items);
+        values.any(|value| place.values.iter().any(|sought| is_sought(sought, value)))
+    })
+}
+
+fn items(value: &Value) -> Vec<&Value> {
+    value.as_array().map_or_else(|| vec![value], |items| items.iter().collect())
+}
+
+fn is_sought(sought: &Sought, value: &Value) -> bool {
+    let text = value.as_str();
+    match sought {
+        Sought::Text(wanted) => text == Some(wanted),
+        Sought::Begins(start) => text.is_some_and(|text| text.starts_with(start)),
+        Sought::Bool(is) => value.as_bool() == Some(*is),
+        Sought::Instant(from, to) => text.is_some_and(|text| {
+            let Ok(at) = text.parse::<jiff::Timestamp>() else { return true };
+            let ms = at.as_millisecond();
+            from.is_none_or(|from| from <= ms) && to.is_none_or(|to| ms <= to)
+        }),
+    }
+}
+
 /// Every search finds what it is to find. Says how many there are.
 fn agree(resources: &[Line]) -> usize {
     let searches = judged(resources);
@@ -98,7 +130,15 @@ fn agree(resources: &[Line]) -> usize {
                 continue;
             }
         };
-        let is_found = |(ty, line): &Line| *ty == of && search.matches(line.as_bytes());
+        let is_found = |(ty, line): &Line| {
+            let is_found = *ty == of && search.matches(line.as_bytes());
+            if is_found && !search.clues().is_empty() {
+                let value = serde_json::from_str(line).expect("JSON");
+                let missed = search.clues().iter().find(|clue| !is_fulfilled(clue, &value));
+                assert_eq!(missed, None, "{ty}?{query:?} finds {line}");
+            }
+            is_found
+        };
         let given: Vec<_> =
             (0..resources.len()).filter(|number| is_found(&resources[*number])).collect();
         fruitful += usize::from(!found.is_empty());
@@ -152,9 +192,9 @@ fn encoded(query: &[(String, String)]) -> String {
     query.iter().map(pair).collect::<Vec<_>>().join("&")
 }
 
-/// Puts the resources into a store, and asks its server for what is judged.
-async fn is_found_in(bench: Bench) {
-    let mut resources = some(resources(&package(), false), 40);
+/// Puts the resources into a store, and asks its server for some of what is judged: one in so
+/// many. Returns its server and what it was asked.
+async fn is_found_in(bench: &Bench, mut resources: Vec<Line>, step: usize) -> (App, Vec<Asked>) {
     // One is larger than a document of MongoDB may be.
     resources.retain(|(_, line)| line.len() < 8 << 20);
     for some in resources.chunks(50) {
@@ -170,36 +210,80 @@ async fn is_found_in(bench: Bench) {
         .map(|line| (Resource::parse(line.as_bytes()).expect("a resource").ty(), line.to_owned()))
         .collect();
     assert!(stored.len() > 900, "{} are stored", stored.len());
-    let mut asked = 0;
-    for Judged { ty, query, found } in judged(&stored).into_iter().step_by(13) {
-        let request = client().get(app.url(&format!("/fhir/{ty}?{}", encoded(&query))));
-        let lines = request.header("Accept", "application/fhir+ndjson").send().await;
-        let lines = lines.expect("an answer").text().await.expect("lines");
-        let mut expected: Vec<_> = found.iter().map(|number| &*stored[*number].1).collect();
+    let asked = judged(&stored).into_iter().step_by(step).map(|Judged { ty, query, found }| {
+        let mut lines: Vec<_> = found.iter().map(|number| stored[*number].1.clone()).collect();
+        lines.sort_unstable();
+        Asked { path: format!("/fhir/{ty}?{}", encoded(&query)), lines }
+    });
+    let asked: Vec<_> = asked.collect();
+    answers(&app, &asked).await;
+    (app, asked)
+}
+
+/// A search, and the lines that it is to give.
+struct Asked {
+    path: String,
+    lines: Vec<String>,
+}
+
+async fn answers(app: &App, asked: &[Asked]) {
+    for Asked { path, lines: expected } in asked {
+        let request = client().get(app.url(path)).header("Accept", "application/fhir+ndjson");
+        let lines = request.send().await.expect("an answer").text().await.expect("lines");
         let mut given: Vec<_> = lines.lines().collect();
-        expected.sort_unstable();
         given.sort_unstable();
-        assert!(given == expected, "{ty}?{query:?}: {} not {}", given.len(), expected.len());
-        asked += 1;
+        assert!(given == *expected, "{path}: {} not {}", given.len(), expected.len());
     }
-    assert!(asked > 500, "{asked} were asked");
+}
+
+/// Gives each collection indexes that searches can go along, as far as there is room for them.
+async fn add_indexes(bench: &Bench, asked: &[Asked]) {
+    const MOST: usize = 5;
+    let client = mongodb::Client::with_uri_str(&bench.name).await.expect("a client");
+    let database = client.default_database().expect("a database");
+    let type_of = |asked: &Asked| asked.path.split(['/', '?']).nth(2).map(str::to_owned);
+    let types: BTreeSet<_> = asked.iter().filter_map(type_of).collect();
+    for name in types {
+        let ty = ResourceType::parse(&name).expect("a type");
+        let places: BTreeSet<_> = places(ty).map(|(_, place)| place.join(".")).collect();
+        let places = places.iter().filter(|place| *place != "id").take(MOST);
+        let index = |place: &String| {
+            let key = doc! {place: 1, "_id": 1};
+            doc! {"key": key, "name": place}
+        };
+        let indexes: Vec<_> = places.map(index).collect();
+        let command = doc! {"createIndexes": name, "indexes": indexes};
+        database.run_command(command).await.expect("indexes");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn embedded_finds_what_is_to_be_found() {
-    is_found_in(support::embedded()).await;
+    let bench = support::embedded();
+    let (_app, asked) = is_found_in(&bench, some(resources(&package(), false), 40), 13).await;
+    assert!(asked.len() > 500, "{} were asked", asked.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mongodb_finds_what_is_to_be_found() {
     let Some(bench) = support::mongo().await else { return };
-    is_found_in(bench).await;
+    let (app, asked) = is_found_in(&bench, some(resources(&package(), false), 40), 13).await;
+    assert!(asked.len() > 500, "{} were asked", asked.len());
+    add_indexes(&bench, &asked).await;
+    answers(&app, &asked).await;
 }
 
 /// `FHIRTAIL_SEARCH_DATA` may name a folder of Bundles.
-#[test]
-fn of_other_data_too() {
-    if let Some(folder) = std::env::var_os("FHIRTAIL_SEARCH_DATA") {
-        agree(&resources(Path::new(&folder), true));
-    }
+#[tokio::test(flavor = "multi_thread")]
+async fn of_other_data_too() {
+    let Some(folder) = std::env::var_os("FHIRTAIL_SEARCH_DATA") else { return };
+    let resources = resources(Path::new(&folder), true);
+    let step = agree(&resources) / 300 + 1;
+    let bench = support::embedded();
+    let (_app, asked) = is_found_in(&bench, resources.clone(), step).await;
+    println!("{} searches over HTTP agree", asked.len());
+    let Some(bench) = support::mongo().await else { return };
+    let (app, asked) = is_found_in(&bench, resources, step).await;
+    add_indexes(&bench, &asked).await;
+    answers(&app, &asked).await;
 }

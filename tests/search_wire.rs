@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use reqwest::{Response, StatusCode, header};
 use serde_json::{Value, json};
 use support::{App, Bench, client, writes};
@@ -64,7 +66,7 @@ async fn answers(bench: Bench) {
     let none = bundle(&app, "/fhir/Observation?code=x").await;
     assert_eq!(none.get("entry"), None, "an empty array is not FHIR's JSON");
     assert_eq!(entries(&bundle(&app, "/fhir/Patient?name=mai&_count=7").await).len(), 7);
-    for counting in ["_summary=count", "_count=0"] {
+    for counting in ["_summary=count", "_count=0", "_summary=count&_count=5"] {
         let counted = bundle(&app, &format!("/fhir/Patient?name=mai&{counting}")).await;
         assert_eq!((&counted["total"], counted.get("entry")), (&json!(100), None));
     }
@@ -81,6 +83,111 @@ async fn answers(bench: Bench) {
     let form = form.header("Content-Type", "application/x-www-form-urlencoded").body("name=mai");
     let found = form.send().await.expect("an answer").text().await.expect("all of it");
     assert_eq!(entries(&serde_json::from_str(&found).expect("JSON")).len(), 5);
+}
+
+/// The resources of a search, in order: when each was changed, and its id.
+async fn order(app: &App, query: &str) -> Vec<(String, String)> {
+    let found = bundle(app, &format!("/fhir/Patient?{query}")).await;
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let key = |entry: &Value| {
+        let resource = &entry["resource"];
+        (text(&resource["meta"]["lastUpdated"]), text(&resource["id"]))
+    };
+    entries(&found).iter().map(key).collect()
+}
+
+async fn are_sorted(bench: Bench) {
+    // Some at one instant, each of some at its own.
+    let (app, bench) = with_patients(bench).await;
+    for n in [7, 250, 3, 99, 30, 120] {
+        let patient = writes::put(&writes::patient(n, "Maier the Younger"));
+        writes::commit(&*bench.store, vec![patient]).await;
+    }
+    let mut all = order(&app, "").await;
+    assert!(all.iter().map(|(_, id)| id).is_sorted() && all.len() == 300);
+    let maiers = order(&app, "name=mai").await;
+    all.sort();
+    let up = all.clone();
+    assert_ne!(up[0].0, up[299].0, "there are instants to sort by");
+    all.reverse();
+    for (query, expected) in [
+        ("_sort=_lastUpdated", &up),
+        ("_sort=_lastUpdated,_id", &up),
+        ("_sort=-_lastUpdated", &all),
+        ("_sort=-_lastUpdated,-_id", &all),
+    ] {
+        assert_eq!(order(&app, query).await, *expected, "{query}");
+        let some = order(&app, &format!("{query}&_count=5")).await;
+        assert_eq!(some, expected[..5], "{query}, the first");
+        let mut found = expected.clone();
+        found.retain(|key| maiers.contains(key));
+        assert_eq!(order(&app, &format!("{query}&name=mai")).await, found, "{query}, of some");
+    }
+    let mut by_id = all.clone();
+    by_id.sort_by(|(_, one), (_, other)| other.cmp(one));
+    for query in ["_sort=-_id", "_sort=-_id,_lastUpdated"] {
+        assert_eq!(order(&app, query).await, by_id, "{query}");
+    }
+    let ids = |sort: &str| format!("_id=p5,p250,none,p30&{sort}");
+    let named = |keys: &[(String, String)]| {
+        let is_one = |key: &&(String, String)| ["p5", "p250", "p30"].contains(&&*key.1);
+        keys.iter().filter(is_one).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(order(&app, &ids("_sort=-_id")).await, named(&by_id));
+    assert_eq!(order(&app, &ids("_sort=-_lastUpdated")).await, named(&all));
+    let since = format!("_lastUpdated=ge{}&_sort=_lastUpdated", up[297].0);
+    assert_eq!(order(&app, &since).await, up[297..]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded_sorts() {
+    are_sorted(support::embedded()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_sorts() {
+    let Some(bench) = support::mongo().await else { return };
+    are_sorted(bench).await;
+}
+
+/// How many cursors on a database are open.
+async fn cursors(client: &mongodb::Client, database: &str) -> usize {
+    use futures_util::TryStreamExt;
+    use mongodb::bson::doc;
+    let admin = client.database("admin");
+    let open = admin.aggregate([
+        doc! {"$currentOp": {"idleCursors": true, "allUsers": true}},
+        doc! {"$match": {"ns": format!("{database}.Patient"), "cursor": {"$exists": true}}},
+    ]);
+    open.await.expect("operations").try_collect::<Vec<_>>().await.expect("operations").len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_ends_its_cursor() {
+    let Some(bench) = support::mongo().await else { return };
+    let text = "x".repeat(100_000);
+    for hundred in 0..4 {
+        let patient = |n| writes::put(&writes::patient(n, &text));
+        let some = (hundred * 100..hundred * 100 + 100).map(patient).collect();
+        writes::commit(&*bench.store, some).await;
+    }
+    let app = App::start(bench.store.clone()).await;
+    let client = mongodb::Client::with_uri_str(&bench.name).await.expect("a client");
+    let database = client.default_database().expect("a database").name().to_owned();
+    for query in ["", "_sort=-_id", "_sort=_lastUpdated", "name=x"] {
+        let mut response = get(&app, &format!("/fhir/Patient?{query}"), &[]).await;
+        response.chunk().await.expect("a chunk");
+        let start = Instant::now();
+        while cursors(&client, &database).await != 1 {
+            assert!(start.elapsed() < Duration::from_secs(20), "{query}: there is a cursor");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        drop(response);
+        while cursors(&client, &database).await > 0 {
+            assert!(start.elapsed() < Duration::from_secs(20), "{query}: the cursor stays open");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,7 +229,8 @@ async fn what_is_wrong_is_an_operation_outcome() {
         ("/fhir/Patient?name:sounds=x", 400, ":exact"),
         ("/fhir/Patient?organization.name=x", 400, "a chain"),
         ("/fhir/Patient?_include=Patient:link", 400, "not supported"),
-        ("/fhir/Patient?_sort=-_lastUpdated", 400, "Send _sort=_id"),
+        ("/fhir/Patient?_sort=-_lastUpdated,_id", 400, "in one direction"),
+        ("/fhir/Patient?_sort=_id,-_id", 400, "Name each once"),
         ("/fhir/Patient?_format=xml", 406, "application/fhir+ndjson"),
         ("/fhir/Patent?name=x", 404, "no resource type"),
         ("/fhir/Patient?name=%ff", 400, "UTF-8"),

@@ -20,12 +20,12 @@ use crate::{
     write,
 };
 
-const NDJSON: &str = "application/fhir+ndjson";
+pub(crate) const NDJSON: &str = "application/fhir+ndjson";
 const SSE: &str = "text/event-stream";
 const PATH: &str = "/fhir/Observation/$export";
 
 /// A history that was sent whole.
-struct Sent {
+pub(crate) struct Sent {
     seconds: f64,
     bytes: u64,
     /// CPU microseconds of the server and of mongod per resource.
@@ -35,7 +35,7 @@ struct Sent {
 }
 
 /// Medians over the rounds.
-struct Medians {
+pub(crate) struct Medians {
     per_second: f64,
     mb_per_second: f64,
     server_us: f64,
@@ -92,7 +92,7 @@ async fn verify(server: &Server, count: u32, table: &mut Table) -> Result<()> {
 }
 
 /// Lets a client take a history, and says what that took.
-async fn send(
+pub(crate) async fn send(
     lab: &Lab,
     server: &Server,
     take: impl FnOnce(&Server) -> Result<(f64, u64)>,
@@ -110,22 +110,41 @@ async fn send(
     })
 }
 
+/// What a client asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) accept: &'a str,
+}
+
+impl Asked<'_> {
+    pub(crate) fn curl(self, server: &Server, arguments: &[&str]) -> Command {
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "-H", &format!("Accept: {}", self.accept)]);
+        curl.args(arguments).arg(server.url(self.path)).stdout(Stdio::piped());
+        curl
+    }
+
+    /// Seconds and bytes of a whole answer.
+    pub(crate) fn by_curl(self, server: &Server) -> Result<(f64, u64)> {
+        let arguments = ["-o", "/dev/null", "-w", "%{http_code} %{time_total} %{size_download}"];
+        let output = self.curl(server, &arguments).output()?;
+        let said = String::from_utf8(output.stdout)?;
+        let said: Vec<&str> = said.split(' ').collect();
+        ensure!(output.status.success() && said.first() == Some(&"200"), "curl: {said:?}");
+        let [_, seconds, bytes] = said[..] else { bail!("curl: {said:?}") };
+        Ok((seconds.parse()?, bytes.parse()?))
+    }
+}
+
 fn curl(server: &Server, accept: &str, arguments: &[&str]) -> Command {
-    let mut curl = Command::new("curl");
-    curl.args(["-s", "-o", "/dev/null", "-H", &format!("Accept: {accept}")]);
-    curl.args(arguments).arg(server.url(PATH)).stdout(Stdio::piped());
+    let mut curl = Asked { path: PATH, accept }.curl(server, arguments);
+    curl.args(["-o", "/dev/null"]);
     curl
 }
 
-/// Seconds and bytes of a whole answer.
 fn ndjson_by_curl(server: &Server) -> Result<(f64, u64)> {
-    let arguments = ["-w", "%{http_code} %{time_total} %{size_download}"];
-    let output = curl(server, NDJSON, &arguments).output()?;
-    let said = String::from_utf8(output.stdout)?;
-    let said: Vec<&str> = said.split(' ').collect();
-    ensure!(output.status.success() && said.first() == Some(&"200"), "curl: {said:?}");
-    let [_, seconds, bytes] = said[..] else { bail!("curl: {said:?}") };
-    Ok((seconds.parse()?, bytes.parse()?))
+    Asked { path: PATH, accept: NDJSON }.by_curl(server)
 }
 
 /// Seconds and bytes until nothing more comes. An event stream never ends: it is over when curl
@@ -148,7 +167,7 @@ fn sse_by_curl(server: &Server, at_least: u64) -> Result<(f64, u64)> {
 }
 
 /// A child that does not outlive this.
-struct Killed(Child);
+pub(crate) struct Killed(pub(crate) Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
@@ -157,7 +176,7 @@ impl Drop for Killed {
     }
 }
 
-fn medians(sent: &[Sent], count: u32) -> Medians {
+pub(crate) fn medians(sent: &[Sent], count: u32) -> Medians {
     let of = |value: fn(&Sent) -> f64| median(sent.iter().map(value).collect());
     let seconds = of(|sent| sent.seconds);
     Medians {
@@ -175,7 +194,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Documents per second.
-fn raw_rows(table: &mut Table, name: &str, read: &[ReadAll]) -> f64 {
+pub(crate) fn raw_rows(table: &mut Table, name: &str, read: &[ReadAll]) -> f64 {
     let of = |value: fn(&ReadAll) -> f64| median(read.iter().map(value).collect());
     let per_second = of(|read| read.documents as f64 / read.seconds);
     table.figure(name, per_second, "docs/s", Target::None);
@@ -184,7 +203,7 @@ fn raw_rows(table: &mut Table, name: &str, read: &[ReadAll]) -> f64 {
     per_second
 }
 
-fn sent_rows(table: &mut Table, name: &str, sent: &Medians, raw: f64, share: f64) {
+pub(crate) fn sent_rows(table: &mut Table, name: &str, sent: &Medians, raw: f64, share: f64) {
     let beside = (raw, "raw cursor");
     table.ratio(name, (sent.per_second, "docs/s"), beside, Target::AtLeast(share));
     table.figure(&format!("{name}, bytes"), sent.mb_per_second, "MB/s", Target::None);

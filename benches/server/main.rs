@@ -1,4 +1,4 @@
-//! The whole server as its users feel it, measured: history, fan-out, bursts, idle streams, what
+//! The whole server as its users feel it, measured: history, search, fan-out, bursts, idle streams, what
 //! MongoDB pays, a reconnect storm, clients that stall. Beside each figure, in the same run, what
 //! it is to be compared with. `docs/PERFORMANCE.md` says how each is taken.
 //!
@@ -28,6 +28,7 @@ mod nchan;
 mod peers;
 mod proc;
 mod role;
+mod search;
 mod seed;
 mod stalled;
 mod storm;
@@ -65,6 +66,7 @@ struct Cli {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Measurement {
     History,
+    Search,
     Fanout,
     Burst,
     Idle,
@@ -77,13 +79,13 @@ enum Measurement {
 /// How much is measured.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Sizes {
-    /// history: resources
+    /// history, search: resources
     #[arg(long, default_value_t = 300_000)]
     documents: u32,
-    /// history: how often each is read, in turn
+    /// history, search: how often each is read, in turn
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// history: how long a slow client reads (seconds)
+    /// history, search: how long a slow client reads (seconds)
     #[arg(long, default_value_t = 10)]
     slow_seconds: u64,
     /// fanout: streams, of one run after the other
@@ -218,6 +220,7 @@ async fn measure(what: &[Measurement], sizes: Sizes) -> Result<ExitCode> {
 async fn run(what: Measurement, lab: &Lab, table: &mut Table) -> Result<()> {
     match what {
         Measurement::History => history::measure(lab, table).await,
+        Measurement::Search => search::measure(lab, table).await,
         Measurement::Fanout => fanout::measure(lab, table).await,
         Measurement::Burst => burst::measure(lab, table).await,
         Measurement::Gzip => gzip::measure(lab, table).await,

@@ -31,6 +31,8 @@ pub(super) struct Content {
     pub(super) bytes: u64,
     /// It has the index by `meta.lastUpdated`, then `_id`.
     pub(super) indexed: bool,
+    /// Parameters that no index serves, and the members where their values are.
+    pub(super) unindexed: Vec<(&'static str, String)>,
     /// TTL indexes: the member, and after how many seconds.
     pub(super) expiring: Vec<(String, i64)>,
     pub(super) sample: Sample,
@@ -64,6 +66,7 @@ pub(super) fn findings(found: &Found, has_images: bool) -> Vec<Finding> {
         Ok(content) => {
             let mut all = vec![summary(name, content)];
             all.extend(index(name, content));
+            all.extend(searches(name, content));
             all.extend(images(name, found.images, has_images));
             all.extend(expiring(name, content));
             all.extend(sample(name, &content.sample));
@@ -138,6 +141,24 @@ fn index(name: &str, content: &Content) -> Option<Finding> {
     );
     let mend = format!("db.{name}.createIndex({{\"meta.lastUpdated\": 1, _id: 1}})");
     Some(Finding::slow("index", text).mended_by(mend))
+}
+
+/// What a search reads of a small collection is soon read.
+fn searches(name: &str, content: &Content) -> Option<Finding> {
+    const SMALL: u64 = 10_000;
+    if content.unindexed.is_empty() || content.documents <= SMALL {
+        return None;
+    }
+    let parameters: Vec<_> = content.unindexed.iter().map(|(parameter, _)| *parameter).collect();
+    let text = format!(
+        "{name} has no index for searches by {}: each reads the whole collection",
+        parameters.join(", ")
+    );
+    let command = |(_, path): &(&str, String)| {
+        format!("db.{name}.createIndex({{{}: 1, _id: 1}})", quoted(path))
+    };
+    let commands: Vec<_> = content.unindexed.iter().map(command).collect();
+    Some(Finding::slow("search", text).mended_by(commands.join("\n")))
 }
 
 /// `possible`: the server knows of images; where it does not, that is said once, elsewhere.

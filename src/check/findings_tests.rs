@@ -162,7 +162,7 @@ fn patients(content: Content) -> Found {
 
 fn sound() -> Content {
     let sample = Sample { documents: 9, ..Sample::default() };
-    Content { documents: 1, bytes: 2_600, indexed: true, expiring: Vec::new(), sample }
+    Content { documents: 1, bytes: 2_600, indexed: true, sample, ..Content::default() }
 }
 
 fn told(found: &Found) -> Vec<(&'static str, Level)> {
@@ -197,6 +197,13 @@ fn odd_documents_are_counted() {
     let sample =
         Sample { documents: 9, foreign_key: 1, other_id: 2, updated_text: 3, updated_missing: 4 };
     let expiring = vec![("recorded".into(), 60)];
+    let unindexed = vec![("identifier", "identifier.value".to_owned())];
+    let searched = |documents| Content { documents, unindexed: unindexed.clone(), ..sound() };
+    assert_eq!(told(&patients(searched(10_000))), [("collection", Level::Ok)], "soon read");
+    let large = collections::findings(&patients(searched(10_001)), true);
+    assert_eq!((large[1].check, large[1].level), ("search", Level::Slow));
+    let mend = r#"db.Patient.createIndex({"identifier.value": 1, _id: 1})"#;
+    assert_eq!(large[1].mend.as_deref(), Some(mend));
     let found = patients(Content { expiring, sample, ..sound() });
     let expected = [
         ("collection", Level::Ok),

@@ -12,9 +12,12 @@ use super::{
     findings::Asked,
     probes::{number, refusal},
 };
-use crate::store::mongo::{
-    catalog,
-    layout::{DELETED, Layout, OWN},
+use crate::{
+    search,
+    store::mongo::{
+        catalog,
+        layout::{DELETED, Layout, OWN},
+    },
 };
 
 /// The collections of a database.
@@ -87,15 +90,33 @@ fn kind(entry: &Document) -> Kind {
 
 async fn content(db: &Database, name: &str) -> Result<Content, Error> {
     let stats = db.run_command(doc! {"collStats": name}).await?;
-    let indexes = db.run_cursor_command(doc! {"listIndexes": name, "cursor": {}}).await?;
-    let indexes: Vec<Document> = indexes.try_collect().await?;
+    let indexes = catalog::indexes(db, name).await?;
     Ok(Content {
         documents: number(&stats, "count").unwrap_or(0),
         bytes: number(&stats, "size").unwrap_or(0),
         indexed: indexes.iter().any(catalog::is_updated_index),
+        unindexed: unindexed(name, &indexes),
         expiring: indexes.iter().filter_map(expiry).collect(),
         sample: sample(db, name).await?,
     })
+}
+
+/// Of the parameters that are searched by most, those whose place has no index: the parameter, and
+/// the place.
+fn unindexed(name: &str, indexes: &[Document]) -> Vec<(&'static str, String)> {
+    const MOST: [&str; 6] = ["patient", "subject", "identifier", "code", "encounter", "url"];
+    let ty = Layout::native().type_of(name);
+    let places: Vec<_> = ty.into_iter().flat_map(search::places).collect();
+    let mut missing: Vec<(&str, String)> = Vec::new();
+    for wanted in MOST {
+        let Some((name, path)) = places.iter().find(|(name, _)| *name == wanted) else { continue };
+        let path = path.join(".");
+        let is_known = missing.iter().any(|(_, known)| *known == path);
+        if !is_known && catalog::index_of(indexes, &path).is_none() {
+            missing.push((name, path));
+        }
+    }
+    missing
 }
 
 fn expiry(index: &Document) -> Option<(String, i64)> {

@@ -20,16 +20,14 @@ pub(crate) fn text_of(raw: Option<&str>) -> Option<Cow<'_, str>> {
     raw.and_then(text)
 }
 
-/// Whether any item of an array (or a value that is no array) passes; null never does.
+/// Whether any item of an array (or a value that is no array) passes; null never does, nor does
+/// an array in an array, which FHIR has not: MongoDB looks into no such either.
 pub(crate) fn any(raw: &str, mut passes: impl FnMut(&str) -> bool) -> bool {
-    any_item(raw, &mut passes)
-}
-
-fn any_item(raw: &str, passes: &mut dyn FnMut(&str) -> bool) -> bool {
     match raw.as_bytes().first() {
         Some(b'[') => {
             let items: Vec<&RawValue> = serde_json::from_str(raw).unwrap_or_default();
-            items.into_iter().any(|item| any_item(item.get(), passes))
+            let item = |item: &RawValue| !item.get().starts_with(['[', 'n']) && passes(item.get());
+            items.into_iter().any(item)
         }
         None | Some(b'n') => false,
         Some(_) => passes(raw),
@@ -99,7 +97,7 @@ mod tests {
 
     #[test]
     fn members_and_items_are_read_and_odd_shapes_hold_nothing() {
-        let object = r#"{"a":1.50,"b":[null,"x",["y"]],"\u0063":"\u00fc\n","d":null}"#;
+        let object = r#"{"a":1.50,"b":[null,"x",["z"],"y"],"\u0063":"\u00fc\n","d":null}"#;
         let [a, b, c, e] = members(object, ["a", "b", "c", "e"]);
         assert_eq!((a, e), (Some("1.50"), None));
         assert_eq!(text_of(c).as_deref(), Some("ü\n"));

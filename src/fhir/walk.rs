@@ -55,13 +55,13 @@ impl<L> Tree<L> {
     }
 
     /// Gives each value at the end of a path, as its JSON text, with the leaf that it is for. An
-    /// array is walked item by item; null is no value.
+    /// array is walked item by item; null is no value, and an array in an array holds none.
     ///
     /// # Errors
     /// The text is not JSON.
     pub fn walk(&self, json: &[u8], mut found: impl FnMut(&L, &str)) -> serde_json::Result<()> {
         let mut reader = serde_json::Deserializer::from_slice(json);
-        Walk { tree: self, found: &mut found }.deserialize(&mut reader)?;
+        Walk { tree: self, found: &mut found, is_item: false }.deserialize(&mut reader)?;
         reader.end()
     }
 
@@ -98,11 +98,13 @@ fn is_text(raw: Option<&str>, wanted: &str) -> bool {
 struct Walk<'w, L, F> {
     tree: &'w Tree<L>,
     found: &'w mut F,
+    /// The value is an item of an array.
+    is_item: bool,
 }
 
 impl<'w, L, F: FnMut(&L, &str)> Walk<'w, L, F> {
     fn onto(&mut self, tree: &'w Tree<L>) -> Walk<'_, L, F> {
-        Walk { tree, found: self.found }
+        Walk { tree, found: self.found, is_item: false }
     }
 
     fn item(&mut self, raw: &str) {
@@ -156,7 +158,11 @@ impl<'de, L, F: FnMut(&L, &str)> Visitor<'de> for Walk<'_, L, F> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
         let tree = self.tree;
-        while items.next_element_seed(self.onto(tree))?.is_some() {}
+        if self.is_item {
+            while items.next_element::<IgnoredAny>()?.is_some() {}
+            return Ok(());
+        }
+        while items.next_element_seed(Walk { is_item: true, ..self.onto(tree) })?.is_some() {}
         Ok(())
     }
 

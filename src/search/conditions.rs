@@ -1,17 +1,18 @@
 //! The decision: the values that a query reads, each put to its tests.
 
 use super::{
-    reference,
+    clues, reference,
     table::{Data, Path},
     test::{Test, Wanted},
 };
-use crate::fhir::walk::Tree;
+use crate::{fhir::walk::Tree, store::Clue};
 
 /// All that a resource is to pass, and where the values for it are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Conditions {
     conditions: Vec<Condition>,
     paths: Tree<Leaf>,
+    clues: Vec<Clue>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,7 @@ struct Found {
 impl Conditions {
     /// Adds what a resource is to pass too.
     pub(super) fn add(&mut self, paths: &[Path], test: Test, wanted: Wanted) {
+        self.clues.extend(clues::clue(paths, &test, wanted));
         let condition = self.conditions.len();
         let mut default = None;
         for Path { steps, data } in paths {
@@ -48,6 +50,11 @@ impl Conditions {
             }
         }
         self.conditions.push(Condition { test, wanted, default });
+    }
+
+    /// What all resources have that pass.
+    pub(super) fn clues(&self) -> &[Clue] {
+        &self.clues
     }
 
     /// Whether every resource passes.

@@ -1,7 +1,10 @@
 //! Dates: the stretch of time that a value may mean.
 
 use super::{interval::Interval, prefix::Prefix, table::Data};
-use crate::fhir::element::{any_of, members, text};
+use crate::{
+    fhir::element::{any_of, members, text},
+    store::Sought,
+};
 
 /// A date to look for, and how values are to lie to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +26,33 @@ impl Date {
             None => Err("is no date. Send yyyy, yyyy-mm, yyyy-mm-dd or yyyy-mm-ddThh:mm:ssZ (or \
                          +hh:mm for Z), with one of eq ne gt lt ge le sa eb ap before it or nothing"
                 .into()),
+        }
+    }
+}
+
+/// Between which instants the values are that fit one of the dates; `None`: anywhere.
+pub(super) fn hull(dates: &[Date]) -> Option<Sought> {
+    let ends: Vec<_> = dates.iter().map(Date::reach).collect();
+    let least = ends.iter().map(|(from, _)| *from).min().flatten();
+    // No end is the farthest.
+    let most = ends.iter().map(|(_, to)| to.ok_or(())).collect::<Result<Vec<_>, ()>>();
+    let most = most.ok().and_then(|ends| ends.into_iter().max());
+    (least.is_some() || most.is_some()).then_some(Sought::Instant(least, most))
+}
+
+impl Date {
+    /// The first and the last instant that can fit, in ms since 1970 and rather a little wider.
+    fn reach(&self) -> (Option<i64>, Option<i64>) {
+        const MS: i128 = 1_000_000;
+        let ms = |at: i128, wider: i64| i64::try_from(at.div_euclid(MS)).ok().map(|ms| ms + wider);
+        let (from, to) = (ms(self.interval.start, -2), ms(self.interval.end, 2));
+        match self.prefix {
+            Prefix::Eq | Prefix::Ap => (from, to),
+            Prefix::Ne => (None, None),
+            Prefix::Ge => (from, None),
+            Prefix::Gt | Prefix::Sa => (ms(self.interval.end, -2), None),
+            Prefix::Le => (None, to),
+            Prefix::Lt | Prefix::Eb => (None, ms(self.interval.start, 2)),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! `answer` writes what is found, `subset` the part of it that was asked for.
 
 mod answer;
+mod clues;
 mod conditions;
 mod date;
 mod decimal;
@@ -29,6 +30,7 @@ mod token;
 mod uri;
 
 pub use answer::{Answer, Shape};
+pub use clues::places;
 pub use options::{Options, SortBy, SortKey, Summary};
 pub use query::{Context, Search};
 pub use subset::Subset;

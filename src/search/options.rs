@@ -62,6 +62,12 @@ impl Options {
             "_sort" if !self.sort.is_empty() => return Err(TWICE.into()),
             "_sort" => {
                 self.sort = value.split(',').map(SortKey::parse).collect::<Result<_, _>>()?;
+                let names_twice = |(n, key): (usize, &SortKey)| {
+                    self.sort.iter().take(n).any(|other| other.by == key.by)
+                };
+                if self.sort.iter().enumerate().any(names_twice) {
+                    return Err("sorts twice by the same. Name each once".into());
+                }
             }
             // How JSON is spaced: it is sent as it is stored.
             "_pretty" => {}

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     error::ApiError,
     fhir::{ResourceType, outcome::IssueType},
+    store::Clue,
 };
 
 /// How long a query may be, names and values together, in bytes.
@@ -79,6 +80,12 @@ impl Search {
     #[must_use]
     pub fn matches(&self, json: &[u8]) -> bool {
         self.conditions.pass(json)
+    }
+
+    /// What all resources have that are found, for a store to leave out others.
+    #[must_use]
+    pub fn clues(&self) -> &[Clue] {
+        self.conditions.clues()
     }
 
     /// Whether every resource of the type is found.

@@ -2,8 +2,11 @@
 
 use crate::fhir::{ResourceType, resource::is_id};
 
-use super::{table::Data, uri};
-use crate::fhir::element::{members, text, text_of};
+use super::{clues::Found, table::Data, uri};
+use crate::{
+    fhir::element::{members, text, text_of},
+    store::Sought,
+};
 
 /// A resource to look for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +18,8 @@ pub(super) struct Target {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Form {
-    /// A resource here, of any type.
-    Id,
+    /// A resource here, of one of these types; none: any.
+    Id(Vec<&'static str>),
     /// `Type/id`, or with a version.
     Local,
     /// Any other URI.
@@ -32,14 +35,14 @@ impl Target {
     pub(super) fn parse(
         value: &str,
         ty: Option<ResourceType>,
-        targets: &[&str],
+        targets: &[&'static str],
         base: Option<&str>,
     ) -> Result<Self, String> {
         let text = local(value, base);
         if is_id(text) {
             return Ok(match ty {
                 Some(ty) => Self { text: format!("{ty}/{text}"), form: Form::Local },
-                None => Self { text: text.to_owned(), form: Form::Id },
+                None => Self { text: text.to_owned(), form: Form::Id(targets.to_vec()) },
             });
         }
         if let Some(parts) = Parts::of(text) {
@@ -63,9 +66,30 @@ impl Target {
         }
     }
 
+    /// What a value has that refers to this; `None`: too much to say.
+    pub(super) fn clue(&self, data: Data, base: Option<&str>) -> Option<Found> {
+        /// Of how many types a bare id may be.
+        const MOST_TYPES: usize = 8;
+        let Data::Reference(only) = data else { return Some(uri::same(data, &self.text)) };
+        let of = |types: &[&str]| types.iter().map(|ty| format!("{ty}/{}", self.text)).collect();
+        let texts: Vec<String> = match (&self.form, only) {
+            (Form::Local | Form::Uri, _) => vec![self.text.clone()],
+            (Form::Id(_), Some(ty)) => of(&[ty]),
+            (Form::Id(types), None) if (1..=MOST_TYPES).contains(&types.len()) => of(types),
+            (Form::Id(_), None) => return None,
+        };
+        let bases = [Some(""), base].into_iter().flatten();
+        let whole = bases.flat_map(|base| texts.iter().map(move |text| format!("{base}{text}")));
+        let values = whole
+            .flat_map(|text| [Sought::Begins(format!("{text}/_history/")), Sought::Text(text)]);
+        Some(values.map(|sought| (&["reference"][..], sought)).collect())
+    }
+
     fn is_named_by(&self, reference: &str) -> bool {
-        match self.form {
-            Form::Id => Parts::of(reference).is_some_and(|parts| parts.id == self.text),
+        match &self.form {
+            Form::Id(types) => Parts::of(reference).is_some_and(|parts| {
+                parts.id == self.text && (types.is_empty() || types.contains(&parts.ty))
+            }),
             Form::Local | Form::Uri => {
                 let of_any_version = || reference.split_once("/_history/").map(|(whole, _)| whole);
                 reference == self.text || of_any_version() == Some(&self.text)

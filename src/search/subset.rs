@@ -75,9 +75,8 @@ impl Subset {
         let mut put = |name: &str, text: &[&str]| {
             out.push(before);
             before = b',';
-            out.push(b'"');
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b"\":");
+            out.extend_from_slice(quoted(name).as_bytes());
+            out.push(b':');
             text.iter().for_each(|text| out.extend_from_slice(text.as_bytes()));
         };
         for (name, value) in &members {
@@ -106,7 +105,7 @@ fn marked(meta: &str) -> String {
     let members = reader.deserialize_map(InOrder).unwrap_or_default();
     let mut marked = String::from("{");
     for (name, value) in members.iter().filter(|(name, _)| name != "tag") {
-        marked.push_str(&format!("\"{name}\":{value},"));
+        marked.push_str(&format!("{}:{value},", quoted(name)));
     }
     let tags = members.iter().find(|(name, _)| name == "tag").map_or("", |(_, tags)| {
         tags.strip_prefix('[').and_then(|tags| tags.strip_suffix(']')).unwrap_or("").trim()
@@ -116,7 +115,12 @@ fn marked(meta: &str) -> String {
     marked
 }
 
-/// An object's members in their order, each as its text. Names are FHIR's: they need no escape.
+/// A name as JSON: another writer's may need escapes.
+fn quoted(name: &str) -> String {
+    serde_json::Value::from(name).to_string()
+}
+
+/// An object's members in their order, each as its text.
 struct InOrder;
 
 impl<'de> Visitor<'de> for InOrder {
@@ -168,6 +172,9 @@ mod tests {
         assert!(!names(&part(summary(Summary::Data), JSON)).contains(&"text".to_owned()));
         let given = names(&part(summary(Summary::Text), JSON));
         assert_eq!(given, ["resourceType", "id", "meta", "text", "status", "_status", "code"]);
+        let odd = part(summary(Summary::Data), r#"{"a\"b":1,"meta":{"c\"d":2}}"#);
+        assert!(odd.starts_with(r#"{"a\"b":1,"meta":{"c\"d":2,"tag""#), "{odd}");
+        assert_eq!(names(&odd), ["a\"b", "meta"]);
         let bare = part(elements, r#"{"resourceType":"Observation"}"#);
         assert_eq!(
             bare,

@@ -170,6 +170,9 @@ fn a_reference_to_a_type_alone() {
         assert_eq!(finds("Observation", "patient:missing=false", &json), is_patient, "{json}");
         assert!(finds("Observation", "subject:missing=false", &json));
     }
+    // A bare id is of a type that the parameter refers to.
+    assert!(finds("Observation", "subject=1", &subject(r#"{"reference":"Group/1"}"#)));
+    assert!(!finds("Observation", "subject=1", &subject(r#"{"reference":"Encounter/1"}"#)));
     assert!(finds("Observation", "patient=1", &subject(r#"{"reference":"Patient/1"}"#)));
     assert!(!finds("Observation", "patient=1", &subject(r#"{"reference":"Group/1"}"#)));
 }

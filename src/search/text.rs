@@ -2,8 +2,15 @@
 
 use std::borrow::Cow;
 
-use super::{fold::fold, table::Data};
-use crate::fhir::element::{any_of, members, text};
+use super::{clues::Found, fold::fold, table::Data};
+use crate::{
+    fhir::element::{any_of, members, text},
+    store::Sought,
+};
+
+/// The texts of a HumanName, and of an Address.
+static NAME: [&str; 5] = ["text", "family", "given", "prefix", "suffix"];
+static ADDRESS: [&str; 7] = ["text", "line", "city", "district", "state", "postalCode", "country"];
 
 /// How much of a text is to be alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,10 +43,32 @@ pub(super) fn wanted(how: How, text: String) -> Result<String, String> {
     }
 }
 
+/// The members of a data type that hold its texts.
+fn parts(data: Data) -> impl Iterator<Item = &'static [&'static str]> {
+    let names: &'static [&'static str] = match data {
+        Data::HumanName => &NAME,
+        Data::Address => &ADDRESS,
+        _ => &[],
+    };
+    names.chunks(1)
+}
+
 impl Texts {
     /// Texts that are [`wanted`].
     pub(super) fn new(how: How, wanted: Vec<String>) -> Self {
         Self { how, wanted }
+    }
+
+    /// What a value has that has one of them; `None`: no text tells.
+    pub(super) fn clue(&self, data: Data) -> Option<Found> {
+        if self.how != How::Exact {
+            return None;
+        }
+        let texts = || self.wanted.iter().cloned().map(Sought::Text);
+        Some(match data {
+            Data::Text => texts().map(|text| (&[][..], text)).collect(),
+            _ => parts(data).flat_map(|part| texts().map(move |text| (part, text))).collect(),
+        })
     }
 
     /// Whether a value has one of them.
@@ -47,15 +76,8 @@ impl Texts {
         let fits = |raw: &str| text(raw).is_some_and(|text| self.is_in(&text));
         match data {
             Data::Text => fits(raw),
-            Data::HumanName => {
-                const PARTS: [&str; 5] = ["text", "family", "given", "prefix", "suffix"];
-                members(raw, PARTS).into_iter().any(|part| any_of(part, fits))
-            }
-            Data::Address => {
-                const PARTS: [&str; 7] =
-                    ["text", "line", "city", "district", "state", "postalCode", "country"];
-                members(raw, PARTS).into_iter().any(|part| any_of(part, fits))
-            }
+            Data::HumanName => members(raw, NAME).into_iter().any(|part| any_of(part, fits)),
+            Data::Address => members(raw, ADDRESS).into_iter().any(|part| any_of(part, fits)),
             _ => false,
         }
     }

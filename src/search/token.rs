@@ -5,8 +5,11 @@
 
 use std::borrow::Cow;
 
-use super::{fold::fold, split, table::Data};
-use crate::fhir::element::{any_of, members, text, text_of};
+use super::{clues::Found, fold::fold, split, table::Data};
+use crate::{
+    fhir::element::{any_of, members, text, text_of},
+    store::Sought,
+};
 
 /// The systems that R4 has named for true and false.
 const BOOLEANS: [&str; 2] =
@@ -56,6 +59,34 @@ impl Token {
     /// The code, where no system is asked for.
     pub(super) fn code_alone(&self) -> Option<&str> {
         self.code.as_ref().map(|(code, _)| code.as_str())
+    }
+
+    /// What a value has that is this; `None`: no text tells.
+    pub(super) fn clue(&self, data: Data) -> Option<Found> {
+        let pair = |code, system| match (&self.code, &self.system) {
+            (Some((text, _)), _) => Some(vec![(code, Sought::Text(text.clone()))]),
+            (None, System::Is(text)) => Some(vec![(system, Sought::Text(text.clone()))]),
+            (None, _) => None,
+        };
+        let alone = || self.code.as_ref().map(|(code, _)| code.clone());
+        match data {
+            Data::Coding => pair(&["code"][..], &["system"][..]),
+            Data::CodeableConcept => pair(&["coding", "code"], &["coding", "system"]),
+            Data::Identifier | Data::ContactPoint => pair(&["value"], &["system"]),
+            Data::Code(_) | Data::Id | Data::Uri => Some(vec![(&[], Sought::Text(alone()?))]),
+            Data::Boolean => {
+                let code = alone()?;
+                let is = [true, false].into_iter().find(|is| is.to_string() == code);
+                Some(is.map(|is| (&[][..], Sought::Bool(is))).into_iter().collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// The same for a reference whose identifier is this.
+    pub(super) fn clue_in_reference(&self) -> Option<Found> {
+        let (code, _) = self.code.as_ref()?;
+        Some(vec![(&["identifier", "value"][..], Sought::Text(code.clone()))])
     }
 
     /// Whether a value is this.
@@ -181,6 +212,11 @@ impl OfType {
                       value. Send all three"
                 .into()),
         }
+    }
+
+    /// What an identifier has that is this.
+    pub(super) fn clue(&self) -> (&'static [&'static str], Sought) {
+        (&["value"], Sought::Text(self.value.clone()))
     }
 
     /// Whether an identifier is this.

@@ -1,7 +1,7 @@
 //! URIs: exactly as they are written, or what lies above or below in a URL's path.
 
-use super::table::Data;
-use crate::fhir::element::text;
+use super::{clues::Found, table::Data};
+use crate::{fhir::element::text, store::Sought};
 
 /// Where a value may lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,15 @@ impl Uri {
         Ok(Self { at, wanted })
     }
 
+    /// What a value is that lies there; `None`: no text tells.
+    pub(super) fn clue(&self, data: Data) -> Option<Found> {
+        match self.at {
+            Where::At => Some(same(data, &self.wanted)),
+            Where::Below => Some(vec![(&[], Sought::Begins(self.wanted.clone()))]),
+            Where::Above => None,
+        }
+    }
+
     fn takes(&self, data: Data, value: &str) -> bool {
         match self.at {
             Where::At => is_same(data, value, &self.wanted),
@@ -56,6 +65,15 @@ pub(super) fn any_fits(uris: &[Uri], data: Data, raw: &str) -> bool {
 /// Whether a value is the URI asked for. A canonical without a version is any version.
 pub(super) fn is_same(data: Data, value: &str, wanted: &str) -> bool {
     value == wanted || !wanted.contains('|') && unversioned(data, value) == wanted
+}
+
+/// The texts that are the URI asked for.
+pub(super) fn same(data: Data, wanted: &str) -> Found {
+    let mut texts = vec![(&[][..], Sought::Text(wanted.to_owned()))];
+    if data == Data::Canonical && !wanted.contains('|') {
+        texts.push((&[], Sought::Begins(format!("{wanted}|"))));
+    }
+    texts
 }
 
 fn unversioned(data: Data, value: &str) -> &str {

@@ -17,6 +17,7 @@ use crate::{
 
 mod batch;
 mod change;
+mod clue;
 mod detached;
 pub mod embedded;
 mod key;
@@ -27,10 +28,11 @@ mod write;
 
 pub use batch::{ScanBatch, Scanned};
 pub use change::{Before, Change, ChangeBatch, ChangeKind, Image};
+pub use clue::{Clue, Place, Sought};
 pub use detached::detached;
 pub use key::{DocId, DocRef, KeyRef, ScanKey};
 pub use open::{MONGODB_SCHEMES, OpenError, open};
-pub use scan::{Scan, Window};
+pub use scan::{Along, Scan, Window};
 pub use write::{Action, Effect, Expect, Lookup, Write, WriteError, Written};
 
 /// What a store can fail with. Whoever reads decides by the variant, never by the text.

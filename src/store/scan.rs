@@ -1,6 +1,8 @@
-//! Which part of a type a scan reads.
+//! Which part of a type a scan reads, and in which order.
 
-use super::ScanKey;
+use std::sync::Arc;
+
+use super::{Clue, ScanKey};
 use crate::fhir::ResourceType;
 
 /// Which part of a type to read.
@@ -9,12 +11,54 @@ pub struct Scan {
     /// The resource type.
     pub ty: ResourceType,
     /// Go on strictly after this key. Its variant also says in which order the scan goes;
-    /// without a key the store chooses: by id, or, where `window` narrows, by lastUpdated.
+    /// without a key the store chooses: by id, or, where `window` narrows, by lastUpdated. A scan
+    /// along [`Along::Updated`] starts at its beginning.
     pub after: Option<ScanKey>,
     /// Only resources whose `meta.lastUpdated` lies within.
     pub window: Window,
+    /// In which order.
+    pub along: Along,
+    /// What all resources have that the reader wants.
+    pub clues: Arc<[Clue]>,
 }
 
+impl Scan {
+    /// All of a type.
+    #[must_use]
+    pub fn of(ty: ResourceType) -> Self {
+        let (window, along) = (Window::default(), Along::default());
+        Self { ty, after: None, window, along, clues: Arc::default() }
+    }
+}
+
+/// In which order a scan goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Along {
+    /// By id, or by lastUpdated: see [`Scan::after`].
+    #[default]
+    Keys,
+    /// By id, from the last to the first.
+    IdDown,
+    /// By `meta.lastUpdated`, then id. Resources without a lastUpdated stand before all others.
+    Updated,
+    /// The same from the last to the first.
+    UpdatedDown,
+}
+
+impl Along {
+    /// Whether the order hangs on `meta.lastUpdated`: a change moves a resource in it, so what has
+    /// been read in one snapshot tells nothing of what lies behind that place in another.
+    #[must_use]
+    pub fn is_by_time(self) -> bool {
+        matches!(self, Self::Updated | Self::UpdatedDown)
+    }
+
+    /// Whether it goes from the last to the first.
+    #[must_use]
+    pub fn is_down(self) -> bool {
+        matches!(self, Self::IdDown | Self::UpdatedDown)
+    }
+}
 /// A window of `meta.lastUpdated` in whole milliseconds since 1970, both ends exclusive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Window {

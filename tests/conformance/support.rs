@@ -14,7 +14,7 @@ use fhirtail::{
     position::LogPosition,
     store::{
         Action, Before, Change, ChangeBatch, ChangeKind, Changes, Expect, Scan, Scanned, Snapshot,
-        Store, StoreError, Window, Write, Written,
+        Store, StoreError, Write, Written,
     },
 };
 use futures_util::future::BoxFuture;
@@ -110,7 +110,7 @@ pub fn version_of(json: &[u8]) -> u64 {
 }
 
 pub fn whole(type_name: &str) -> Scan {
-    Scan { ty: ty(type_name), after: None, window: Window::default() }
+    Scan::of(ty(type_name))
 }
 
 /// All that a scan gives, and the error it ends with. Keys must rise and lines must be lines.

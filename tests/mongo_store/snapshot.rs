@@ -44,7 +44,7 @@ fn window(after_ms: i64, before_ms: i64) -> Window {
 /// Scans from every key that a scan gives; each must give exactly the rest.
 async fn resumes_anywhere(bench: &Bench, window: Window, first: Option<ScanKey>) -> usize {
     let snapshot = bench.snapshot().await;
-    let part = |after| Scan { ty: ty("Patient"), after, window };
+    let part = |after| Scan { after, window, ..Scan::of(ty("Patient")) };
     let all = scan(&*snapshot, part(first)).await.expect("a scan");
     for (at, scanned) in all.iter().enumerate() {
         let rest = scan(&*snapshot, part(Some(scanned.key.clone()))).await.expect("a scan");
@@ -75,7 +75,7 @@ async fn a_scan_by_time_resumes_at_every_key_with_and_without_an_index() {
     let unindexed = resumes_anywhere(&bench, window(2000, 6000), start_of_time()).await;
     index(&bench).await;
     let snapshot = bench.snapshot().await;
-    let part = Scan { ty: ty("Patient"), after: None, window: window(2000, 6000) };
+    let part = Scan { window: window(2000, 6000), ..Scan::of(ty("Patient")) };
     let first = scan(&*snapshot, part).await.expect("a scan");
     assert!(matches!(first[0].key, ScanKey::Updated(3000, _)), "{:?}", first[0].key);
     let indexed = resumes_anywhere(&bench, window(2000, 6000), start_of_time()).await;
@@ -185,7 +185,7 @@ async fn what_has_no_snapshots_is_refused_for_good() {
     bench.db.create_collection("Patient").capped(true).size(4096_u64).await.expect("capped");
     bench.insert("Patient", doc! {"_id": "1"}).await;
     let snapshot = bench.snapshot().await;
-    let part = Scan { ty: ty("Patient"), after: None, window: Window::default() };
+    let part = Scan::of(ty("Patient"));
     let error = scan(&*snapshot, part).await.expect_err("refused");
     assert!(matches!(&error, StoreError::Failed(why) if why.contains("capped")), "{error:?}");
 }

@@ -7,7 +7,7 @@ use fhirtail::{
     position::LogPosition,
     store::{
         Action, Change, ChangeKind, Changes, Expect, Scan, ScanKey, Scanned, Snapshot, Store,
-        StoreError, Window, Write, WriteError, Written,
+        StoreError, Write, WriteError, Written,
         mongo::{MongoOptions, MongoStore},
     },
 };
@@ -116,7 +116,7 @@ pub(crate) async fn read_to(
 }
 
 pub(crate) fn everything(name: &str) -> Scan {
-    Scan { ty: ty(name), after: None, window: Window::default() }
+    Scan::of(ty(name))
 }
 
 pub(crate) async fn scan(snapshot: &dyn Snapshot, scan: Scan) -> Result<Vec<Scanned>, StoreError> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use fhirtail::{
     client::sse::Event,
     fhir::ResourceType,
-    store::{Scan, Store, Window},
+    store::{Scan, Store},
 };
 
 /// A copy: `Type/id` → JSON text.
@@ -66,7 +66,7 @@ pub async fn contents(store: &dyn Store, types: &[&str]) -> Copy {
     let mut copy = Copy::new();
     for name in types {
         let ty = ResourceType::parse(name).expect("a type");
-        let mut batches = snapshot.scan(Scan { ty, after: None, window: Window::default() });
+        let mut batches = snapshot.scan(Scan::of(ty));
         while let Some(batch) = batches.recv().await {
             for scanned in batch.expect("a batch").resources() {
                 let json = String::from_utf8(scanned.json.to_vec()).expect("UTF-8");

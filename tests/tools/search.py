@@ -355,7 +355,7 @@ def strings(value):
     return [s for name in names for s in listed(value.get(name)) if isinstance(value, dict)]
 
 
-def reference_fits(value, wanted, ty):
+def reference_fits(value, wanted, ty, targets):
     wanted = plain(wanted)
     if isinstance(value, str):
         return value == wanted or "|" not in wanted and value.split("|")[0] == wanted
@@ -365,7 +365,7 @@ def reference_fits(value, wanted, ty):
         return whole == f"{ty}/{wanted}"
     if is_id(wanted):
         named = whole.split("/")
-        return len(named) == 2 and named[1] == wanted and named[0][:1].isupper()
+        return len(named) == 2 and named[1] == wanted and (not targets or named[0] in targets)
     return wanted in (text, whole)
 
 
@@ -409,7 +409,7 @@ def fits(definitions, parameter, modifier, typed, wanted):
         identifier = value.get("identifier") if isinstance(value, dict) else None
         return identifier is not None and token_fits(
             definitions, Typed(identifier, ("Identifier", {})), wanted)
-    return reference_fits(value, wanted, modifier)
+    return reference_fits(value, wanted, modifier, parameter.get("target", []))
 
 
 # The data types that a kind of parameter compares; others are no values of it.

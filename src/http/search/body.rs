@@ -67,7 +67,8 @@ impl Found {
 
     /// Writes what is found among the resources at hand. `true`: as many as were asked for.
     fn write_found(&mut self, out: &mut Vec<u8>) -> bool {
-        let most = self.search.options.count.filter(|most| *most > 0);
+        // A count is of all that is found.
+        let most = self.search.options.count.filter(|_| !self.answer.counts);
         let (before, start) = (self.answer.found, out.len());
         let Some(part) = self.reading.take(CHUNK_BYTES) else { return false };
         let mut whole = false;

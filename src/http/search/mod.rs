@@ -99,7 +99,7 @@ async fn search(
     let turns = Arc::clone(app.limits.scans());
     let turn = turns.take_now().ok_or(Full::Scans).map_err(full)?;
     // Whoever can't be answered hears so by a status.
-    let reading = Reading::begin(&app.store, turns, turn, ty).await?;
+    let reading = Reading::begin(&app.store, turns, turn, &search).await?;
     let link = format!("{base}/{ty}{}", query_of(&pairs, &search.ignored));
     let head = head(shape, &search.ignored);
     let answer = answer(&search, shape, format!("{base}/{ty}/"));
@@ -126,10 +126,11 @@ fn answer(search: &Search, shape: Shape, full_url: String) -> Answer {
 /// Refuses what can be asked for, and is not done.
 fn check_options(search: &Search, shape: Shape) -> Result<(), ApiError> {
     let options = &search.options;
-    let in_order = [SortKey { by: SortBy::Id, descending: false }];
-    if !options.sort.is_empty() && options.sort != in_order {
-        const WHY: &str = "_sort: a search is sorted by _id, and by nothing else. Send _sort=_id, \
-                           or leave it out.";
+    if let [SortKey { by: SortBy::LastUpdated, descending }, id] = options.sort.as_slice()
+        && id.descending != *descending
+    {
+        const WHY: &str = "_sort: by _lastUpdated and _id a search is sorted in one direction. Send \
+                           _sort=_lastUpdated,_id or _sort=-_lastUpdated,-_id.";
         return Err(not_supported(WHY, "_sort"));
     }
     if shape == Shape::Ndjson && options.summary == Some(Summary::Count) {

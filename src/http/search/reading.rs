@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 
 use crate::{
-    fhir::ResourceType,
     history::{Cursor, History, Part},
     plan::{Grant, Plan, Scope},
+    search::{Search, SortBy},
     session::{Lost, Turn, Turns},
-    store::{Snapshot, Store, StoreError, Window, detached},
+    store::{Along, Clue, Snapshot, Store, StoreError, Window, detached},
 };
 
 /// How often in a row a snapshot may expire, or the store be away, before more is read; and the
@@ -18,12 +18,15 @@ const MOST_FAILURES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A scan that goes on in a newer snapshot where the one at hand is gone: what has been read keeps
-/// its place, the rest is read as it is then.
+/// its place, the rest is read as it is then. By time nothing keeps its place: what changes
+/// meanwhile would be found twice, or not at all. Such a scan ends with its snapshot.
 pub(super) struct Reading {
     store: Arc<dyn Store>,
     turns: Arc<Turns>,
     turn: Turn<History>,
     plan: Arc<Plan>,
+    along: Along,
+    clues: Arc<[Clue]>,
     /// `None`: it rests.
     history: Option<History>,
     /// How far it had come when it came to rest, or its snapshot was gone.
@@ -39,13 +42,17 @@ impl Reading {
         store: &Arc<dyn Store>,
         turns: Arc<Turns>,
         turn: Turn<History>,
-        ty: ResourceType,
+        search: &Search,
     ) -> Result<Self, StoreError> {
-        let (types, window) = ([ty], Window::default());
+        let (types, window) = ([search.ty], Window::default());
         let plan = Plan::new(Scope::System, Some(&types), window, false, Grant::Everything);
         let (plan, store) = (Arc::new(plan), Arc::clone(store));
-        let history = History::new(Arc::clone(&plan), snapshot_of(&store).await?, None);
-        Ok(Self { store, turns, turn, plan, history: Some(history), cursor: None })
+        let (along, clues) = (along(search), search.clues().into());
+        let mut reading =
+            Self { store, turns, turn, plan, along, clues, history: None, cursor: None };
+        let snapshot = snapshot_of(&reading.store).await?;
+        reading.history = Some(reading.scan(snapshot));
+        Ok(reading)
     }
 
     /// Waits for resources, or for word that there are none in a stretch; `false`: there are no
@@ -67,6 +74,9 @@ impl Reading {
             }
             if let Some(history) = self.history.take() {
                 self.cursor = history.cursor().cloned();
+            }
+            if self.along.is_by_time() && self.cursor.is_some() {
+                return Err(StoreError::Failed(ENDED.into()));
             }
             sleep(PAUSE * failures).await;
             failures += 1;
@@ -93,18 +103,37 @@ impl Reading {
                 Ok(history) => history,
                 Err(Lost) => {
                     let away = || StoreError::Unavailable("there are no turns".into());
+                    if self.along.is_by_time() && self.cursor.is_some() {
+                        return Err(StoreError::Failed(ENDED.into()));
+                    }
                     self.turn = self.turns.take().await.ok_or_else(away)?;
                     None
                 }
             };
         }
-        Ok(match &mut self.history {
+        let history = match self.history.take() {
             Some(history) => history,
-            none => {
-                let snapshot = snapshot_of(&self.store).await?;
-                none.insert(History::new(Arc::clone(&self.plan), snapshot, self.cursor.clone()))
-            }
-        })
+            None => self.scan(snapshot_of(&self.store).await?),
+        };
+        Ok(self.history.insert(history))
+    }
+
+    fn scan(&self, snapshot: Arc<dyn Snapshot>) -> History {
+        let history = History::new(Arc::clone(&self.plan), snapshot, self.cursor.clone());
+        history.going(self.along, Arc::clone(&self.clues))
+    }
+}
+
+/// Why a search by time is broken off.
+const ENDED: &str = "the snapshot that a search sorted by _lastUpdated is read from has ended";
+
+/// The order that is asked for. Where `_id` is the first, no second counts.
+fn along(search: &Search) -> Along {
+    match search.options.sort.first().map(|key| (key.by, key.descending)) {
+        None | Some((SortBy::Id, false)) => Along::Keys,
+        Some((SortBy::Id, true)) => Along::IdDown,
+        Some((SortBy::LastUpdated, false)) => Along::Updated,
+        Some((SortBy::LastUpdated, true)) => Along::UpdatedDown,
     }
 }
 

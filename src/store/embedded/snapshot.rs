@@ -24,8 +24,8 @@ use crate::{
     fhir::ResourceType,
     position::LogPosition,
     store::{
-        DocId, DocRef, KeyRef, Lookup, Scan, ScanBatch, ScanKey, Snapshot, StoreError, Window,
-        batch::Lines,
+        DocId, DocRef, KeyRef, Lookup, Place, Scan, ScanBatch, ScanKey, Snapshot, Sought,
+        StoreError, Window, batch::Lines,
     },
 };
 
@@ -133,13 +133,19 @@ async fn run_scan(
     let in_time = match scan.after {
         Some(ScanKey::Updated(..)) => true,
         Some(ScanKey::Id(_)) => false,
-        None => !scan.window.is_open(),
+        None => scan.along.is_by_time() || !scan.window.is_open(),
     };
+    let named = if in_time { None } else { named(&scan) };
+    if scan.along.is_by_time() && scan.window.is_open() {
+        scan.window = window(&scan);
+    }
     // A place in the channel first, then the read: one batch ahead of the reader, no more.
     while let Ok(place) = batches.reserve().await {
-        let part = scan.clone();
-        let read = move |txn: &ReadTransaction| {
-            if in_time { by_time(txn, &part) } else { by_id(txn, &part) }
+        let (part, named) = (scan.clone(), named.clone());
+        let read = move |txn: &ReadTransaction| match named {
+            Some(ids) => of_ids(txn, &part, &ids),
+            None if in_time => by_time(txn, &part),
+            None => by_id(txn, &part),
         };
         match held.read(read).await {
             Ok(batch) => {
@@ -179,17 +185,90 @@ impl Page {
     }
 }
 
+/// The ids of all that is wanted, in the order of the scan, if the clues name them.
+fn named(scan: &Scan) -> Option<Arc<[Box<str>]>> {
+    let ids = scan.clues.iter().find_map(|clue| {
+        let [place] = clue.places.as_slice() else { return None };
+        let text = |sought: &Sought| match sought {
+            Sought::Text(id) => Some(id.as_str().into()),
+            _ => None,
+        };
+        let is_id = place.path == ["id"];
+        place.values.iter().map(text).collect::<Option<Vec<Box<str>>>>().filter(|_| is_id)
+    });
+    let mut ids = ids?;
+    ids.sort_unstable();
+    ids.dedup();
+    if scan.along.is_down() {
+        ids.reverse();
+    }
+    Some(ids.into())
+}
+
+/// Between which instants all lies that is wanted, if the clues tell.
+fn window(scan: &Scan) -> Window {
+    let instants = scan.clues.iter().find_map(|clue| match clue.places.as_slice() {
+        [Place { path, values }] if *path == ["meta", "lastUpdated"] => match values.as_slice() {
+            [Sought::Instant(from, to)] => Some((*from, *to)),
+            _ => None,
+        },
+        _ => None,
+    });
+    let (from, to) = instants.unwrap_or_default();
+    Window { after_ms: from.map(|ms| ms - 1), before_ms: to.map(|ms| ms + 1) }
+}
+
+/// Those of the ids that lie beyond the key that the scan goes on after.
+fn of_ids(txn: &ReadTransaction, scan: &Scan, ids: &[Box<str>]) -> Result<ScanBatch, Fault> {
+    let down = scan.along.is_down();
+    let is_beyond = |id: &str| match &scan.after {
+        Some(ScanKey::Id(DocId::Text(after))) => {
+            if down {
+                id < &**after
+            } else {
+                id > &**after
+            }
+        }
+        Some(_) => down,
+        None => true,
+    };
+    let resources = txn.open_table(tables::RESOURCES)?;
+    let mut page = Page::default();
+    for id in ids.iter().filter(|id| is_beyond(id)) {
+        let Some(row) = resources.get((scan.ty.name(), &**id))? else { continue };
+        let (_, updated_ms, json) = row.value();
+        let key = KeyRef::Id(DocRef::Text(id));
+        if scan.window.contains(Some(updated_ms)) {
+            page.push(key, json);
+        }
+        if page.is_full() {
+            return Ok(page.into_batch(Some(key)));
+        }
+    }
+    Ok(page.into_batch(None))
+}
+
+/// The next of a range, from its first on or from its last.
+fn next<I: DoubleEndedIterator>(range: &mut I, down: bool) -> Option<I::Item> {
+    if down { range.next_back() } else { range.next() }
+}
+
 fn by_id(txn: &ReadTransaction, scan: &Scan) -> Result<ScanBatch, Fault> {
     let (ty, end) = (scan.ty.name(), after_type(scan.ty.name()));
-    let after = match &scan.after {
-        Some(ScanKey::Id(DocId::Text(id))) => Bound::Excluded((ty, &**id)),
-        None => Bound::Included((ty, "")),
+    let down = scan.along.is_down();
+    let first = Bound::Included((ty, ""));
+    let last = Bound::Excluded((&*end, ""));
+    let range = match &scan.after {
+        Some(ScanKey::Id(DocId::Text(id))) if down => (first, Bound::Excluded((ty, &**id))),
+        Some(ScanKey::Id(DocId::Text(id))) => (Bound::Excluded((ty, &**id)), last),
+        None => (first, last),
         // All keys here are texts, which stand before ObjectIds.
+        Some(_) if down => (first, last),
         Some(_) => return Ok(ScanBatch::default()),
     };
     let mut page = Page::default();
-    let before = Bound::Excluded((&*end, ""));
-    for entry in txn.open_table(tables::RESOURCES)?.range::<(&str, &str)>((after, before))? {
+    let mut rows = txn.open_table(tables::RESOURCES)?.range::<(&str, &str)>(range)?;
+    while let Some(entry) = next(&mut rows, down) {
         let (key, row) = entry?;
         let (_, updated_ms, json) = row.value();
         let key = KeyRef::Id(DocRef::Text(key.value().1));
@@ -206,17 +285,21 @@ fn by_id(txn: &ReadTransaction, scan: &Scan) -> Result<ScanBatch, Fault> {
 
 fn by_time(txn: &ReadTransaction, scan: &Scan) -> Result<ScanBatch, Fault> {
     let (ty, end) = (scan.ty.name(), after_type(scan.ty.name()));
+    let down = scan.along.is_down();
     let updated = txn.open_table(tables::UPDATED)?;
     let resources = txn.open_table(tables::RESOURCES)?;
     let mut page = Page::default();
-    let before = match scan.window.before_ms {
-        Some(ms) => Bound::Excluded((ty, ms, "")),
-        None => Bound::Excluded((&*end, i64::MIN, "")),
+    let before = match (down, &scan.after, scan.window.before_ms) {
+        (true, Some(ScanKey::Updated(ms, DocId::Text(id))), _) => Bound::Excluded((ty, *ms, &**id)),
+        (_, _, Some(ms)) => Bound::Excluded((ty, ms, "")),
+        (_, _, None) => Bound::Excluded((&*end, i64::MIN, "")),
     };
-    let Some(after) = time_bound(ty, scan.after.as_ref(), scan.window) else {
+    let after = scan.after.as_ref().filter(|_| !down);
+    let Some(after) = time_bound(ty, after, scan.window) else {
         return Ok(ScanBatch::default());
     };
-    for entry in updated.range::<(&str, i64, &str)>((after, before))? {
+    let mut rows = updated.range::<(&str, i64, &str)>((after, before))?;
+    while let Some(entry) = next(&mut rows, down) {
         let (key, _) = entry?;
         let (_, ms, id) = key.value();
         let row = resources.get((ty, id))?;

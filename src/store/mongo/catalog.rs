@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::TryStreamExt;
 use mongodb::{
     Database,
-    bson::{Document, doc},
+    bson::{Bson, Document, doc},
     error::Result,
 };
 
@@ -75,16 +75,15 @@ pub(crate) fn facts(entry: &Document) -> Facts {
     }
 }
 
+/// The indexes of a collection, those that are still built among them.
+pub(crate) async fn indexes(db: &Database, collection: &str) -> Result<Vec<Document>> {
+    let command = doc! {"listIndexes": collection, "cursor": {}};
+    db.run_cursor_command(command).await?.try_collect().await
+}
+
 /// Whether a collection has a complete index by `meta.lastUpdated`, then `_id`.
 pub(super) async fn has_updated_index(db: &Database, collection: &str) -> Result<bool> {
-    let command = doc! {"listIndexes": collection, "cursor": {}};
-    let mut indexes = db.run_cursor_command(command).await?;
-    while let Some(index) = indexes.try_next().await? {
-        if is_updated_index(&index) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(indexes(db, collection).await?.iter().any(is_updated_index))
 }
 
 /// The keys of that index.
@@ -94,14 +93,62 @@ pub(crate) fn updated_index() -> Document {
 
 /// Whether it is that index, and holds every document.
 pub(crate) fn is_updated_index(index: &Document) -> bool {
-    const RESTRICTIONS: [&str; 4] = ["partialFilterExpression", "sparse", "hidden", "collation"];
-    let ascends = |key: &mongodb::bson::Bson| {
-        key.as_i32().map(f64::from).or(key.as_f64()).or(key.as_i64().map(|key| key as f64))
-            == Some(1.0)
-    };
-    let unrestricted = !RESTRICTIONS.iter().any(|name| index.contains_key(name));
-    unrestricted
+    let ascends = |key: &Bson| direction(key) == Some(1.0);
+    is_complete(index)
         && index
             .get_document("key")
             .is_ok_and(|key| key.keys().eq(updated_index().keys()) && key.values().all(ascends))
+}
+
+/// Whether an index holds every document, and orders texts by their bytes.
+pub(crate) fn is_complete(index: &Document) -> bool {
+    const RESTRICTIONS: [&str; 4] = ["partialFilterExpression", "sparse", "hidden", "collation"];
+    !RESTRICTIONS.iter().any(|name| index.contains_key(name))
+}
+
+/// Which way a key of an index goes: 1 or -1. `None`: its order is none of values.
+pub(crate) fn direction(key: &Bson) -> Option<f64> {
+    let number = key.as_i32().map(f64::from).or(key.as_f64());
+    let number = number.or(key.as_i64().map(|key| key as f64))?;
+    (number != 0.0).then(|| number.signum())
+}
+
+/// The keys of a complete index that begins with a member, best one on which `_id` follows.
+pub(crate) fn index_of<'i>(indexes: &'i [Document], path: &str) -> Option<&'i Document> {
+    let is_ordered = |key: &Bson| direction(key).is_some();
+    let keys = indexes.iter().filter(|index| is_complete(index));
+    let keys = keys.filter_map(|index| index.get_document("key").ok());
+    let begins = |keys: &&Document| {
+        keys.iter().next().is_some_and(|(name, _)| name == path) && keys.values().all(is_ordered)
+    };
+    keys.filter(begins).min_by_key(|keys| !is_by_key(keys))
+}
+
+/// Whether `_id` follows on the one member of an index.
+pub(super) fn is_by_key(keys: &Document) -> bool {
+    keys.keys().skip(1).eq(["_id"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_on_which_the_key_follows_is_the_best() {
+        let index = |key: Document| doc! {"v": 2, "key": key, "name": "x"};
+        let plain = index(doc! {"a.b": 1});
+        let keyed = index(doc! {"a.b": -1, "_id": 1.0});
+        let others = [
+            index(doc! {"c": 1, "a.b": 1}),
+            index(doc! {"a.b": "hashed"}),
+            doc! {"key": {"a.b": 1, "_id": 1}, "partialFilterExpression": {"x": 1}},
+            doc! {"key": {"a.b": 1, "_id": 1}, "hidden": true},
+        ];
+        assert_eq!(index_of(&others, "a.b"), None);
+        let mut all = others.to_vec();
+        all.extend([plain.clone(), keyed.clone()]);
+        assert_eq!(index_of(&all, "a.b"), Some(&doc! {"a.b": -1, "_id": 1.0}));
+        assert_eq!(index_of(&[plain], "a.b"), Some(&doc! {"a.b": 1}));
+        assert_eq!(index_of(&[keyed], "a"), None);
+    }
 }

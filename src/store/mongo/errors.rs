@@ -20,6 +20,9 @@ const UNAVAILABLE: [i32; 31] = [
     388,
 ];
 
+/// BadValue: what a hint gets at an index that is not there, or that is listed and still built.
+pub(super) const BAD_HINT: i32 = 2;
+
 /// The server's code, where it gave one.
 pub(crate) fn code(error: &Error) -> Option<i32> {
     match &*error.kind {

@@ -8,7 +8,13 @@ use mongodb::{
     raw_batch_cursor::SessionRawBatchCursor,
 };
 
-use super::{Shared, catalog, catalog::updated_index, decode, errors, head, walk::Elements};
+use super::{
+    Shared, catalog,
+    catalog::updated_index,
+    decode, errors, head,
+    route::{Route, all},
+    walk::Elements,
+};
 use crate::store::{DocRef, KeyRef, Scan, ScanKey, StoreError, Window};
 
 /// How many documents the first reply has: enough to begin with, and there at once.
@@ -25,6 +31,10 @@ pub(super) enum Order {
     Updated,
     /// The same order without an index, or where some lastUpdated are texts: sorted.
     UpdatedSorted,
+    /// All there is by `meta.lastUpdated`, then `_id`, along their index.
+    Time,
+    /// The same, sorted.
+    TimeSorted,
 }
 
 impl Order {
@@ -32,11 +42,19 @@ impl Order {
     pub(super) async fn choose(
         shared: &Shared,
         scan: &Scan,
+        route: &Route,
         session: &mut ClientSession,
     ) -> Result<Self, StoreError> {
+        if scan.along.is_by_time() {
+            let few = route.index.is_some();
+            return match !few && index_tells_all(shared, scan, session).await? {
+                true => Ok(Self::Time),
+                false => Ok(Self::TimeSorted),
+            };
+        }
         let bound = match &scan.after {
             Some(ScanKey::Id(_)) => return Ok(Self::Id),
-            None if scan.window.is_open() => return Ok(Self::Id),
+            None if scan.window.is_open() || route.index.is_some() => return Ok(Self::Id),
             after => after.is_some(),
         };
         match index_tells_all(shared, scan, session).await? {
@@ -46,11 +64,24 @@ impl Order {
         }
     }
 
+    /// Whether the server may go far before it has anything to say. A scan by id that filters is
+    /// asked stretch by stretch.
+    pub(super) fn searches(self, route: &Route) -> bool {
+        match self {
+            Self::Id => route.index.is_some(),
+            Self::Updated | Self::Time => !route.filter.is_empty(),
+            Self::UpdatedSorted | Self::TimeSorted => true,
+        }
+    }
+
     /// Where a document stands; `None`: nowhere, without a lastUpdated.
     pub(super) fn key(self, doc: DocRef<'_>, updated_ms: Option<i64>) -> Option<KeyRef<'_>> {
         match self {
             Self::Id => Some(KeyRef::Id(doc)),
             Self::Updated | Self::UpdatedSorted => updated_ms.map(|ms| KeyRef::Updated(ms, doc)),
+            Self::Time | Self::TimeSorted => {
+                Some(updated_ms.map_or(KeyRef::Id(doc), |ms| KeyRef::Updated(ms, doc)))
+            }
         }
     }
 
@@ -59,6 +90,7 @@ impl Order {
         self,
         shared: &Shared,
         scan: &Scan,
+        route: &Route,
         within: &Within,
         size: u32,
         session: &mut ClientSession,
@@ -68,11 +100,29 @@ impl Order {
             .selection_criteria(shared.db.selection_criteria().cloned())
             .build();
         let collection = shared.layout.collection_of(scan.ty);
-        let command = match self {
-            Self::UpdatedSorted => sorted(scan, &collection, size),
-            Self::Id => find(&collection, doc! {"_id": 1}, dated_or_text(scan.window), within),
-            Self::Updated => {
-                find(&collection, updated_index(), dated(scan.window).unwrap_or_default(), within)
+        let narrowed = |window: Document| all([window, route.filter.clone()]);
+        let along = |keys: Document| match scan.along.is_down() {
+            true => keys.into_iter().map(|(name, _)| (name, Bson::Int32(-1))).collect(),
+            false => keys,
+        };
+        let command = match (self, &route.index) {
+            (Self::UpdatedSorted | Self::TimeSorted, _) => {
+                sorted(self, scan, route, &collection, size)
+            }
+            (Self::Id, Some(index)) => {
+                let filter = all([dated_or_text(scan.window), route.rest_of(scan)]);
+                let read = Read { index: index.clone(), sort: along(doc! {"_id": 1}), filter };
+                find(&collection, read, &Within::default())
+            }
+            (Self::Id, None) => {
+                let (index, sort) = (doc! {"_id": 1}, along(doc! {"_id": 1}));
+                let filter = narrowed(dated_or_text(scan.window));
+                find(&collection, Read { index, sort, filter }, within)
+            }
+            (Self::Updated | Self::Time, _) => {
+                let (index, sort) = (updated_index(), along(updated_index()));
+                let filter = narrowed(dated(scan.window).unwrap_or_default());
+                find(&collection, Read { index, sort, filter }, within)
             }
         };
         let run = shared.db.run_cursor_command(command).with_options(options);
@@ -80,19 +130,38 @@ impl Order {
     }
 }
 
-/// A part of the index that a scan goes along.
+/// A part of the index that a scan goes along, in the order of the index.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Within {
     /// The first key.
-    pub(super) from: Option<Document>,
+    from: Option<Document>,
     /// The first key that is beyond.
-    pub(super) to: Option<Document>,
+    to: Option<Document>,
 }
 
 impl Within {
-    /// All that a scan has before it; the key that it goes on after is in.
+    /// All that a scan has before it; the key that it goes on after may be in.
     pub(super) fn rest_of(scan: &Scan) -> Self {
-        Self { from: scan.after.as_ref().map(index_key), to: None }
+        let key = scan.after.as_ref().map(index_key);
+        match scan.along.is_down() {
+            true => Self { from: None, to: key },
+            false => Self { from: key, to: None },
+        }
+    }
+
+    /// Where it begins, on the way of a scan.
+    pub(super) fn begin(&self, down: bool) -> Option<&Document> {
+        if down { self.to.as_ref() } else { self.from.as_ref() }
+    }
+
+    /// Sets where it begins.
+    pub(super) fn set_begin(&mut self, down: bool, key: Document) {
+        *if down { &mut self.to } else { &mut self.from } = Some(key);
+    }
+
+    /// Sets where it ends.
+    pub(super) fn set_end(&mut self, down: bool, key: Option<Document>) {
+        *if down { &mut self.from } else { &mut self.to } = key;
     }
 }
 
@@ -101,7 +170,7 @@ impl Within {
 pub(super) struct Stretch {
     /// Its last key, where a scan can go on after it.
     pub(super) last: Option<ScanKey>,
-    /// The first key beyond it.
+    /// Where the next begins: the first key beyond it; from the last to the first, its last key.
     pub(super) next: Document,
 }
 
@@ -113,16 +182,21 @@ pub(super) async fn stretch(
     from: Option<&Document>,
     session: &mut ClientSession,
 ) -> mongodb::error::Result<Option<Stretch>> {
+    let down = scan.along.is_down();
+    let order = doc! {"_id": if down { -1 } else { 1 }};
     let collection = shared.collection(scan.ty);
-    let find = collection.find(doc! {}).sort(doc! {"_id": 1}).hint(Hint::Keys(doc! {"_id": 1}));
+    let find = collection.find(doc! {}).sort(order).hint(Hint::Keys(doc! {"_id": 1}));
     let find = find.projection(doc! {"_id": 1}).skip((STRETCH - 1).into()).limit(2);
-    let find = match from {
-        Some(key) => find.min(key.clone()),
-        None => find,
+    let find = match (from, down) {
+        (Some(key), false) => find.min(key.clone()),
+        (Some(key), true) => find.max(key.clone()),
+        (None, _) => find,
     };
     let mut cursor = find.session(&mut *session).await?;
     let ends: Vec<RawDocumentBuf> = cursor.stream(session).try_collect().await?;
     let [last, next] = ends.as_slice() else { return Ok(None) };
+    // A range has its first key in it and its end not.
+    let next = if down { last } else { next };
     Ok(Some(Stretch { last: id_key(last), next: Document::try_from(&**next)? }))
 }
 
@@ -132,13 +206,21 @@ fn id_key(document: &RawDocumentBuf) -> Option<ScanKey> {
     Some(KeyRef::Id(head::doc_id(&id)?).to_key())
 }
 
-fn find(collection: &str, index: Document, filter: Document, within: &Within) -> Document {
+/// What is read, along which index, in which order.
+struct Read {
+    index: Document,
+    sort: Document,
+    filter: Document,
+}
+
+fn find(collection: &str, read: Read, within: &Within) -> Document {
     let mut command = doc! {
         "find": collection,
-        "filter": filter,
-        "sort": index.clone(),
-        "hint": index,
+        "filter": read.filter,
+        "sort": read.sort,
+        "hint": read.index,
         "batchSize": FIRST_REPLY,
+        "allowDiskUse": true,
     };
     let bounds = [("min", &within.from), ("max", &within.to)];
     command.extend(
@@ -149,25 +231,47 @@ fn find(collection: &str, index: Document, filter: Document, within: &Within) ->
     command
 }
 
-/// Whether the index by lastUpdated is there, and holds no text that it would sort apart from
-/// the dates.
+/// Whether the index by lastUpdated is there, and has all in its order: it holds no text, which it
+/// sorts apart from the dates; and for a scan of all there is, nothing but dates.
 async fn index_tells_all(
     shared: &Shared,
     scan: &Scan,
     session: &mut ClientSession,
 ) -> Result<bool, StoreError> {
+    const ODD: [&str; 16] = [
+        "string",
+        "symbol",
+        "double",
+        "int",
+        "long",
+        "decimal",
+        "object",
+        "binData",
+        "objectId",
+        "bool",
+        "timestamp",
+        "regex",
+        "dbPointer",
+        "javascript",
+        "minKey",
+        "maxKey",
+    ];
     let collection = shared.layout.collection_of(scan.ty);
     let indexed = catalog::has_updated_index(&shared.db, &collection).await;
     if !indexed.map_err(|error| errors::plain(&error))? {
         return Ok(false);
     }
+    let odd: &[&str] = if scan.along.is_by_time() { &ODD } else { &ODD[..1] };
     let collection = shared.collection(scan.ty);
-    let text = collection
-        .find_one(doc! {"meta.lastUpdated": {"$type": "string"}})
+    let odd = collection
+        .find_one(doc! {"meta.lastUpdated": {"$type": odd}})
         .projection(doc! {"_id": 1})
         .hint(Hint::Keys(updated_index()))
         .session(session);
-    Ok(text.await.map_err(|error| errors::in_snapshot(&error))?.is_none())
+    match odd.await {
+        Err(error) if errors::code(&error) == Some(errors::BAD_HINT) => Ok(false),
+        odd => Ok(odd.map_err(|error| errors::in_snapshot(&error))?.is_none()),
+    }
 }
 
 /// The place of a scan's key in the index that the scan goes along.
@@ -204,25 +308,33 @@ fn between(window: Window) -> Option<Document> {
 /// A name that no stored member has, for as long as the sort takes.
 const SORT_KEY: &str = "_fhirtail_sort";
 
-/// Every lastUpdated as a date, sorted on the server, on its disk if need be.
-fn sorted(scan: &Scan, collection: &str, batch_size: u32) -> Document {
+/// Every lastUpdated as a date, sorted on the server, on its disk if need be. What has none stands
+/// first, or, within a window, is left out.
+fn sorted(order: Order, scan: &Scan, route: &Route, collection: &str, batch_size: u32) -> Document {
     let convert = doc! {"$convert": {
         "input": "$meta.lastUpdated", "to": "date", "onError": null, "onNull": null,
     }};
-    let mut conditions = vec![doc! {SORT_KEY: {"$type": "date"}}];
+    let mut conditions = Vec::new();
+    if order == Order::UpdatedSorted {
+        conditions.push(doc! {SORT_KEY: {"$type": "date"}});
+    }
     conditions.extend(between(scan.window).map(|range| doc! {SORT_KEY: range}));
     if let Some(ScanKey::Updated(ms, _)) = &scan.after {
         conditions.push(doc! {SORT_KEY: {"$gte": DateTime::from_millis(*ms)}});
     }
-    doc! {
+    let way = if scan.along.is_down() { -1 } else { 1 };
+    let mut command = doc! {
         "aggregate": collection,
         "pipeline": [
+            {"$match": route.filter.clone()},
             {"$set": {SORT_KEY: convert}},
-            {"$match": {"$and": conditions}},
-            {"$sort": {SORT_KEY: 1, "_id": 1}},
+            {"$match": all(conditions)},
+            {"$sort": {SORT_KEY: way, "_id": way}},
             {"$unset": SORT_KEY},
         ],
         "allowDiskUse": true,
         "cursor": {"batchSize": batch_size},
-    }
+    };
+    command.extend(route.index.clone().map(|index| ("hint".to_owned(), Bson::Document(index))));
+    command
 }

@@ -21,9 +21,10 @@ use super::{
     head::Head,
     log,
     order::{Order, Stretch, Within, stretch},
+    route::Route,
     unreadable,
 };
-use crate::store::{Scan, ScanBatch, ScanKey, StoreError, batch::Lines, detached};
+use crate::store::{KeyRef, Scan, ScanBatch, ScanKey, StoreError, batch::Lines, detached};
 
 /// How many bytes of documents make up a reply, about.
 const REPLY_BYTES: usize = 256 << 10;
@@ -81,24 +82,30 @@ async fn fetch(
         return Err(StoreError::Failed(format!("the collection of {} {why}", scan.ty)));
     }
     let mut session = shared.session_at(at.time).await?;
-    let order = shared.found(Order::choose(shared, scan, &mut session)).await?;
+    let route = Route::choose(shared, scan, &mut session);
+    let route = shared.found(route).await?;
+    let order = Order::choose(shared, scan, &route, &mut session);
+    let order = shared.found(order).await?;
     let size = shared.answered(async { Ok(reply_size(shared, scan).await) }).await?;
+    let answers = Answers { shared, at_once: !order.searches(&route) };
     let mut within = Within::rest_of(scan);
     // Where the server looks for what fits, it is asked stretch by stretch: it would else say
     // nothing until it finds something, and an expired snapshot would take all back.
-    let by_stretches = order == Order::Id && !scan.window.is_open();
+    let filtered = !scan.window.is_open() || !route.filter.is_empty();
+    let by_stretches = order == Order::Id && route.index.is_none() && filtered;
+    let down = scan.along.is_down();
     loop {
         let next = match by_stretches {
             true => {
-                let stretch = stretch(shared, scan, within.from.as_ref(), &mut session);
-                reply(shared, order, stretch).await?
+                let stretch = stretch(shared, scan, within.begin(down), &mut session);
+                answers.wait(stretch).await?
             }
             false => None,
         };
-        within.to = next.as_ref().map(|stretch| stretch.next.clone());
-        let cursor = order.open(shared, scan, &within, size, &mut session);
-        let cursor = reply(shared, order, cursor).await?;
-        let passed = pass_on(shared, cursor, order, &mut session, out).await?;
+        within.set_end(down, next.as_ref().map(|stretch| stretch.next.clone()));
+        let cursor = order.open(shared, scan, &route, &within, size, &mut session);
+        let cursor = answers.wait(cursor).await?;
+        let passed = pass_on(answers, cursor, order, &mut session, out).await?;
         let Some(Stretch { last, next }) = next.filter(|_| passed != Passed::Unwanted) else {
             return match passed {
                 // As of a collection that was dropped.
@@ -111,20 +118,28 @@ async fn fetch(
         {
             return Ok(());
         }
-        within.from = Some(next);
+        within.set_begin(down, next);
     }
 }
 
-/// What the server says, in time. Where it sorts, that takes as long as it takes.
-async fn reply<T>(
-    shared: &Shared,
-    order: Order,
-    call: impl Future<Output = mongodb::error::Result<T>>,
-) -> Result<T, StoreError> {
-    let call = async { call.await.map_err(|error| errors::in_snapshot(&error)) };
-    match order {
-        Order::UpdatedSorted => call.await,
-        Order::Id | Order::Updated => shared.found(call).await,
+/// What the server says to a scan.
+#[derive(Clone, Copy)]
+struct Answers<'s> {
+    shared: &'s Shared,
+    /// It has something to say soon; else it may have to search or sort, as long as that takes.
+    at_once: bool,
+}
+
+impl Answers<'_> {
+    async fn wait<T>(
+        self,
+        call: impl Future<Output = mongodb::error::Result<T>>,
+    ) -> Result<T, StoreError> {
+        let call = async { call.await.map_err(|error| errors::in_snapshot(&error)) };
+        match self.at_once {
+            true => self.shared.found(call).await,
+            false => call.await,
+        }
     }
 }
 
@@ -139,7 +154,7 @@ enum Passed {
 
 /// Passes on all that a cursor gives.
 async fn pass_on(
-    shared: &Shared,
+    answers: Answers<'_>,
     mut cursor: SessionRawBatchCursor,
     order: Order,
     session: &mut ClientSession,
@@ -150,7 +165,7 @@ async fn pass_on(
     // The place is waited for before the server is asked: one reply ahead, no more.
     while let Ok(place) = out.reserve().await {
         let next = async { replies.next().await.transpose() };
-        let Some(reply) = reply(shared, order, next).await? else { return Ok(passed) };
+        let Some(reply) = answers.wait(next).await? else { return Ok(passed) };
         let is_empty = reply.doc_slices().is_ok_and(|documents| documents.is_empty());
         passed = if is_empty { passed } else { Passed::Some };
         place.send(Ok(Fetched::Reply(order, reply)));
@@ -225,7 +240,11 @@ impl Encoder {
             return unreadable(scan.ty, "its _id is neither a string nor an ObjectId");
         };
         let Some(key) = order.key(doc, head.updated_ms) else { return };
-        let passed = scan.after.as_ref().is_some_and(|after| key <= after.borrowed());
+        let is_passed = |after: KeyRef<'_>| match scan.along.is_down() {
+            true => key >= after,
+            false => key <= after,
+        };
+        let passed = scan.after.as_ref().is_some_and(|after| is_passed(after.borrowed()));
         if passed || !scan.window.contains(head.updated_ms) {
             return;
         }
