@@ -1,6 +1,6 @@
 //! What a stream will carry: request and grant, checked against each other. Pure.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     fhir::{ResourceType, TypeSet, compartment},
@@ -107,7 +107,7 @@ impl Scope {
 /// The members of a group, as of one instant.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Members {
-    ids: HashSet<Box<str>>,
+    ids: Arc<HashSet<Box<str>>>,
     hash: u32,
 }
 
@@ -116,13 +116,18 @@ impl Members {
     #[must_use]
     pub fn new(sorted: Vec<Box<str>>) -> Self {
         let hash = sorted.iter().fold(StableHash::default(), |hash, id| hash.with(id.as_bytes()));
-        Self { ids: sorted.into_iter().collect(), hash: hash.finish() }
+        Self { ids: Arc::new(sorted.into_iter().collect()), hash: hash.finish() }
     }
 
     /// Whether the patient is a member.
     #[must_use]
     pub fn contains(&self, patient: &str) -> bool {
         self.ids.contains(patient)
+    }
+
+    /// Their ids, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.ids.iter().map(|id| &**id)
     }
 
     /// A hash of the members, for positions.
