@@ -126,8 +126,8 @@ impl Members {
     }
 
     /// Their ids, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.ids.iter().map(|id| &**id)
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.ids.iter().map(AsRef::as_ref)
     }
 
     /// A hash of the members, for positions.

@@ -39,14 +39,14 @@ impl Index {
             return;
         };
         self.restricted.insert(slot, voice.types());
-        members.iter().for_each(|id| put(&mut self.patients, id, slot));
+        members.ids().for_each(|id| put(&mut self.patients, id, slot));
         voice.group().into_iter().for_each(|id| put(&mut self.groups, id, slot));
     }
 
     pub(super) fn remove(&mut self, slot: Slot, voice: &Voice) {
         self.open.remove(&slot);
         if let (Some(_), Some(members)) = (self.restricted.remove(&slot), voice.members()) {
-            members.iter().for_each(|id| drop_from(&mut self.patients, id, slot));
+            members.ids().for_each(|id| drop_from(&mut self.patients, id, slot));
             voice.group().into_iter().for_each(|id| drop_from(&mut self.groups, id, slot));
         }
     }

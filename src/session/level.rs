@@ -65,7 +65,7 @@ impl Voice {
     /// Whose resources alone they carry, where that is so.
     #[must_use]
     pub fn members(&self) -> Option<&Members> {
-        self.members.as_ref()
+        self.members.as_ref().filter(|_| self.plan.is_restricted())
     }
 
     /// The id of the group whose members these are.
