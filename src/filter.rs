@@ -126,7 +126,7 @@ impl Filter<'_> {
     }
 }
 
-fn is_group(ty: ResourceType) -> bool {
+pub(crate) fn is_group(ty: ResourceType) -> bool {
     ty.name() == "Group"
 }
 

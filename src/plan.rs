@@ -157,7 +157,7 @@ impl Scope {
 /// Patients: the members of a group, as of one instant, or those whom a request names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Members {
-    ids: HashSet<Box<str>>,
+    ids: Arc<HashSet<Box<str>>>,
     hash: u32,
     fixed: bool,
 }
@@ -167,7 +167,7 @@ impl Members {
     #[must_use]
     pub fn new(sorted: Vec<Box<str>>) -> Self {
         let hash = sorted.iter().fold(StableHash::default(), |hash, id| hash.with(id.as_bytes()));
-        Self { ids: sorted.into_iter().collect(), hash: hash.finish(), fixed: false }
+        Self { ids: Arc::new(sorted.into_iter().collect()), hash: hash.finish(), fixed: false }
     }
 
     /// Those whom a request names: its stream's never change.
@@ -180,7 +180,7 @@ impl Members {
     #[must_use]
     pub fn among(self, others: Option<&Self>) -> Self {
         let Some(others) = others else { return self };
-        let both: BTreeSet<_> = self.ids.into_iter().filter(|id| others.contains(id)).collect();
+        let both: BTreeSet<_> = self.ids.iter().filter(|id| others.contains(id)).cloned().collect();
         Self { fixed: self.fixed, ..Self::new(both.into_iter().collect()) }
     }
 

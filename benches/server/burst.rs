@@ -4,6 +4,7 @@
 use anyhow::Result;
 
 use crate::{
+    crowd::Spec,
     fanout,
     lab::{Lab, Meter, observations},
     peers::{self, Load},
@@ -19,7 +20,7 @@ pub(crate) async fn measure(lab: &Lab, table: &mut Table) -> Result<()> {
     eprintln!("burst: {events} changes to {streams} streams");
     let database = lab.database().await?;
     let server = lab.serve(&database, &[]).await?;
-    let (mut crowd, _) = fanout::gather(&server, streams, false).await?;
+    let (mut crowd, _) = fanout::gather(&server, &Spec::of(server.address, streams)).await?;
     let meter = Meter::start(server.pid)?;
     write::burst(&observations(&database), 0, events, BATCH).await?;
     let report = crowd.changes(events).await?;

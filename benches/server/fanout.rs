@@ -37,7 +37,8 @@ pub(crate) async fn ours(
 ) -> Result<(Cost, u32)> {
     let database = lab.database().await?;
     let server = lab.serve(&database, &[]).await?;
-    let (mut crowd, idle_kb) = gather(&server, streams, gzip).await?;
+    let spec = Spec { gzip, ..Spec::of(server.address, streams) };
+    let (mut crowd, idle_kb) = gather(&server, &spec).await?;
     let meter = Meter::start(server.pid)?;
     let helpers = Meter::start(crowd.pid())?;
     let time = Duration::from_secs(lab.sizes.seconds);
@@ -62,15 +63,14 @@ pub(crate) async fn ours(
 }
 
 /// Streams that have caught up and rest, and what each takes of the server's memory, in KB.
-pub(crate) async fn gather(server: &Server, streams: usize, gzip: bool) -> Result<(Crowd, f64)> {
-    let spec = |streams| Spec { gzip, ..Spec::of(server.address, streams) };
+pub(crate) async fn gather(server: &Server, spec: &Spec) -> Result<(Crowd, f64)> {
     // What the first streams of a process take for good is not what each takes.
-    drop(Crowd::gather(&spec(streams.min(10))).await?);
+    drop(Crowd::gather(&Spec { streams: spec.streams.min(10), ..spec.clone() }).await?);
     tokio::time::sleep(REST).await;
     let before = proc::rss(server.pid)?;
-    let crowd = Crowd::gather(&spec(streams)).await?;
+    let crowd = Crowd::gather(spec).await?;
     tokio::time::sleep(REST).await;
-    Ok((crowd, (proc::rss(server.pid)? - before) / streams as f64))
+    Ok((crowd, (proc::rss(server.pid)? - before) / spec.streams as f64))
 }
 
 fn rows(table: &mut Table, streams: usize, ours: &Cost, floor: &Cost, nchan: Option<&Cost>) {

@@ -83,7 +83,7 @@ fn grant(listener: &TcpListener) -> Result<TcpStream> {
 fn send_all(streams: &[TcpStream], send: &Send) -> Result<()> {
     let pace = Pace::start(send.rate);
     for seq in 0..send.events {
-        let json = Observation { seq, stamp: pace.wait(seq) }.json();
+        let json = Observation::made(seq, pace.wait(seq)).json();
         // As long as one of the server's own ids.
         let id = format!("1l~floor000~sl2a4u.{seq:08}.1");
         let frame = format!("event: Observation\nid: {id}\ndata: {json}\n\n");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::{
+    crowd::Spec,
     fanout,
     lab::{Lab, Meter},
     table::{Table, Target},
@@ -15,7 +16,8 @@ pub(crate) async fn measure(lab: &Lab, table: &mut Table) -> Result<()> {
         eprintln!("idle: {streams} streams");
         let database = lab.database().await?;
         let server = lab.serve(&database, &[]).await?;
-        let (mut crowd, idle_kb) = fanout::gather(&server, streams, false).await?;
+        let (mut crowd, idle_kb) =
+            fanout::gather(&server, &Spec::of(server.address, streams)).await?;
         let meter = Meter::start(server.pid)?;
         tokio::time::sleep(Duration::from_secs(lab.sizes.seconds)).await;
         let per_second = meter.per_second()?;

@@ -1,5 +1,6 @@
-//! The whole server as its users feel it, measured: history, search, fan-out, bursts, idle streams, what
-//! MongoDB pays, a reconnect storm, clients that stall. Beside each figure, in the same run, what
+//! The whole server as its users feel it, measured: history, search, fan-out, bursts, filtered and
+//! idle streams, what MongoDB pays, a reconnect storm, clients that stall. Beside each figure, in the
+//! same run, what
 //! it is to be compared with. `docs/PERFORMANCE.md` says how each is taken.
 //!
 //! ```text
@@ -19,6 +20,7 @@ mod burst;
 mod crowd;
 mod cursor;
 mod fanout;
+mod filtered;
 mod floor;
 mod gzip;
 mod history;
@@ -69,6 +71,7 @@ enum Measurement {
     Search,
     Fanout,
     Burst,
+    Filtered,
     Idle,
     Gzip,
     Mongod,
@@ -103,6 +106,12 @@ pub(crate) struct Sizes {
     /// burst: streams
     #[arg(long, default_value_t = 500)]
     burst_streams: usize,
+    /// filtered: streams, each of a patient of its own
+    #[arg(long, default_value_t = 2_000)]
+    filtered_streams: usize,
+    /// filtered: changes a second
+    #[arg(long, default_value_t = 200.0)]
+    filtered_rate: f64,
     /// idle: streams, of one run after the other
     #[arg(long, value_delimiter = ',', default_value = "5000,15000")]
     idle_streams: Vec<usize>,
@@ -139,13 +148,14 @@ pub(crate) struct Sizes {
 }
 
 /// What `--quick` makes of the sizes that are not given.
-const QUICK: [(&str, &str); 13] = [
+const QUICK: [(&str, &str); 14] = [
     ("documents", "20000"),
     ("slow_seconds", "3"),
     ("streams", "200,1000"),
     ("seconds", "5"),
     ("burst_changes", "2000"),
     ("burst_streams", "100"),
+    ("filtered_streams", "200"),
     ("idle_streams", "500"),
     ("gzip_streams", "200"),
     ("mongod_streams", "500"),
@@ -191,7 +201,8 @@ fn play(name: &str, spec: &str) -> Result<()> {
 fn raise_limit(sizes: &Sizes) -> Result<()> {
     const BESIDE: u64 = 1_000;
     let most = sizes.streams.iter().chain(&sizes.idle_streams).max().copied().unwrap_or(0);
-    let needed = u64::try_from(most.max(sizes.storm_streams).max(sizes.mongod_streams))? + BESIDE;
+    let most = most.max(sizes.filtered_streams).max(sizes.storm_streams).max(sizes.mongod_streams);
+    let needed = u64::try_from(most)? + BESIDE;
     let files = rlimit::increase_nofile_limit(u64::MAX).context("the limit of open files")?;
     ensure!(files >= needed, "{needed} files are to be open, and only {files} may be: ulimit -Hn");
     Ok(())
@@ -223,6 +234,7 @@ async fn run(what: Measurement, lab: &Lab, table: &mut Table) -> Result<()> {
         Measurement::Search => search::measure(lab, table).await,
         Measurement::Fanout => fanout::measure(lab, table).await,
         Measurement::Burst => burst::measure(lab, table).await,
+        Measurement::Filtered => filtered::measure(lab, table).await,
         Measurement::Gzip => gzip::measure(lab, table).await,
         Measurement::Idle => idle::measure(lab, table).await,
         Measurement::Mongod => upstream::measure(lab, table).await,

@@ -95,7 +95,7 @@ impl Nchan {
         let mut publisher = Publisher::connect(address)?;
         let pace = Pace::start(rate);
         for (sent, seq) in (0..).zip(seqs) {
-            publisher.post(&Observation { seq, stamp: pace.wait(sent) }.json())?;
+            publisher.post(&Observation::made(seq, pace.wait(sent)).json())?;
         }
         Ok(())
     }

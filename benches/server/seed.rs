@@ -9,6 +9,9 @@ use mongodb::bson::{Bson, DateTime, Document, doc};
 /// 1970, in the value of the Observation's identifier.
 pub(crate) const MARK: &[u8] = br#"{"system":"urn:fhirtail:bench","value":""#;
 
+/// Whose the Observations are, in turn, where nobody says otherwise: how many patients.
+pub(crate) const PATIENTS: u32 = 5_000;
+
 /// Digits of a sequence number, and of a stamp.
 const DIGITS: (usize, usize) = (8, 16);
 
@@ -19,19 +22,26 @@ pub(crate) struct Observation {
     pub(crate) seq: u32,
     /// When it was made, in microseconds since 1970.
     pub(crate) stamp: u64,
+    /// It is one of so many patients', in turn.
+    pub(crate) patients: u32,
 }
 
 impl Observation {
     /// Made now.
     pub(crate) fn now(seq: u32) -> Self {
-        Self { seq, stamp: now() }
+        Self::made(seq, now())
+    }
+
+    /// Made at that moment.
+    pub(crate) fn made(seq: u32, stamp: u64) -> Self {
+        Self { seq, stamp, patients: PATIENTS }
     }
 
     /// As it lies in MongoDB: members in the order of the resource, but for the id.
     pub(crate) fn document(self) -> Document {
-        let Self { seq, stamp } = self;
+        let Self { seq, stamp, patients } = self;
         let at = i64::try_from(stamp / 1000).unwrap_or(i64::MAX);
-        let patient = format!("Patient/p-{:06}", seq % 5_000);
+        let patient = format!("Patient/p-{:06}", seq % patients);
         let minute = format!("2026-03-{:02}T{:02}:{:02}:00Z", seq % 28 + 1, seq % 24, seq % 60);
         doc! {
             "_id": format!("o-{seq:08}"),

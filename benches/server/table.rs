@@ -98,10 +98,11 @@ impl Table {
         self.faults.push(what);
     }
 
-    /// Whether every stream is open and was sent each change once.
+    /// Whether every stream is open and was sent each change that is for it once.
     pub(crate) fn check(&mut self, who: &str, report: &Report) {
-        let whole = report.open == report.streams
-            && report.missing + report.repeated + report.resets + report.outcomes == 0;
+        let Report { missing, repeated, strange, resets, outcomes, .. } = report;
+        let whole =
+            report.open == report.streams && missing + repeated + strange + resets + outcomes == 0;
         if !whole || report.late {
             self.fault(format!("{who}: {report:?}"));
         }

@@ -16,7 +16,7 @@ use mongodb::{
 };
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
-use crate::seed::{self, Observation};
+use crate::seed::{self, Observation, PATIENTS};
 
 /// How many connections write at once where speed counts.
 const WRITERS: u32 = 8;
@@ -41,10 +41,15 @@ pub(crate) struct Writer {
 impl Writer {
     /// `rate` in changes a second.
     pub(crate) fn start(into: Collection<Document>, from: u32, rate: f64) -> Self {
+        Self::among(PATIENTS, into, from, rate)
+    }
+
+    /// The changes are so many patients', in turn.
+    pub(crate) fn among(patients: u32, into: Collection<Document>, from: u32, rate: f64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         // A task of its own: a driver's call is never dropped half-way.
-        let task = tokio::spawn(write_paced(into, from, rate, stopped));
+        let task = tokio::spawn(write_paced(patients, into, from, rate, stopped));
         Self { stop, task }
     }
 
@@ -67,6 +72,7 @@ pub(crate) async fn paced(
 }
 
 async fn write_paced(
+    patients: u32,
     into: Collection<Document>,
     from: u32,
     rate: f64,
@@ -81,7 +87,7 @@ async fn write_paced(
         tick.tick().await;
         let stamp = seed::now();
         let seqs = written.next..written.next + batch;
-        insert(&into, seqs.clone(), true).await?;
+        insert(patients, &into, seqs.clone(), true).await?;
         let delay = u32::try_from(seed::now() - stamp).unwrap_or(u32::MAX);
         written.delays.extend(seqs.map(|_| delay));
         written.next += batch;
@@ -105,7 +111,7 @@ pub(crate) async fn burst(
             let mut next = start;
             while next < end {
                 let until = (next + batch).min(end);
-                insert(&into, next..until, false).await?;
+                insert(PATIENTS, &into, next..until, false).await?;
                 next = until;
             }
             anyhow::Ok(())
@@ -118,11 +124,13 @@ pub(crate) async fn burst(
 }
 
 async fn insert(
+    patients: u32,
     into: &Collection<Document>,
     seqs: std::ops::Range<u32>,
     ordered: bool,
 ) -> Result<()> {
-    let documents = seqs.map(|seq| Observation::now(seq).document());
+    let made = |seq| Observation { patients, ..Observation::now(seq) };
+    let documents = seqs.map(|seq| made(seq).document());
     let majority = WriteConcern::builder().w(Acknowledgment::Majority).build();
     into.insert_many(documents).ordered(ordered).write_concern(majority).await?;
     Ok(())

@@ -1,6 +1,6 @@
 //! Streams of one voice that stand at about the same place of the ring.
 
-use std::{collections::VecDeque, io};
+use std::{collections::VecDeque, io, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -10,19 +10,19 @@ use tokio::time::Instant;
 use super::{chunked::Chunk, coding::SharedChunk, direct::Direct};
 use crate::{
     frame::{self, Format},
-    live::{Hub, Page},
+    live::{Entry, Hub, Page},
     position::LogPosition,
     session::{CHECKPOINT_AFTER, Spoken, Voice, count_sent},
     telemetry::{COMMIT_TO_SOCKET, seconds_since},
 };
 
 /// About how many bytes of changes are said at once.
-const PAGE_BYTES: usize = 64 << 10;
+pub(super) const PAGE_BYTES: usize = 64 << 10;
 
 /// A stream in the crowd.
 pub(super) struct Seat {
     direct: Direct,
-    /// All changes up to here are delivered.
+    /// All changes up to here are delivered, and up to where its carrier is, if that is further.
     at: LogPosition,
     /// The position that the client was last told, and when.
     told: LogPosition,
@@ -42,9 +42,22 @@ pub(super) enum Leaves {
 impl Seat {
     /// A stream that has come level; `None`: it was not.
     pub(super) fn take(mut direct: Direct) -> Option<Self> {
-        let at = direct.outgoing.session.sit()?;
-        let now = Instant::now();
-        Some(Self { direct, at, told: at, told_at: now, heard_at: now })
+        let (at, told, told_at) = direct.outgoing.session.sit()?;
+        let heard_at = direct.outgoing.heard_at();
+        Some(Self { direct, at, told, told_at, heard_at })
+    }
+
+    pub(super) fn at(&self) -> LogPosition {
+        self.at
+    }
+
+    pub(super) fn voice(&self) -> Voice {
+        self.direct.outgoing.session.voice()
+    }
+
+    /// No change up to here that is not delivered concerns it.
+    pub(super) fn comes_to(&mut self, at: LogPosition) {
+        self.at = self.at.max(at);
     }
 
     /// Follows in a task of its own again.
@@ -90,23 +103,30 @@ fn told(error: &io::Error) -> String {
     }
 }
 
-/// What the ring has after a place, as one chunk.
+/// A page of the ring, and what of it may concern an audience.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'p> {
+    /// Nothing up to here is left to be said.
+    pub(super) after: LogPosition,
+    pub(super) page: &'p Page,
+    pub(super) due: &'p [&'p Entry],
+}
+
+/// What a page has after a place, as one chunk.
 struct Said {
     after: LogPosition,
     spoken: Spoken,
     /// How many bytes of the body.
     len: usize,
     chunk: SharedChunk,
-    /// The ring has more.
-    more: bool,
 }
 
-/// How many places of an audience are remembered within one move of the ring.
+/// How many places of an audience are remembered within one page.
 const PLACES: usize = 4;
 
 /// Streams of one voice.
 pub(super) struct Audience {
-    voice: Voice,
+    pub(super) voice: Arc<Voice>,
     pub(super) seats: Vec<Seat>,
     /// What was last said: most stand at one place.
     said: VecDeque<Said>,
@@ -120,25 +140,22 @@ pub(super) struct Audience {
 }
 
 impl Audience {
-    pub(super) fn of(seat: &Seat) -> Self {
+    pub(super) fn new(voice: Arc<Voice>) -> Self {
         Self {
-            voice: seat.direct.outgoing.session.voice(),
-            seats: Vec::new(),
+            voice,
+            // Where each follows a patient of its own, it sits alone.
+            seats: Vec::with_capacity(1),
             said: VecDeque::new(),
             now: Instant::now(),
             committed: Vec::new(),
-            newest: seat.at,
+            newest: LogPosition::default(),
             measures: false,
             events: 0,
             bytes: 0,
         }
     }
 
-    pub(super) fn is_of(&self, seat: &Seat) -> bool {
-        self.voice.is_of(&seat.direct.outgoing.session)
-    }
-
-    /// The ring is to be looked at anew; `measures`, for all that stand here.
+    /// Something is to be said; `measures`, to all that sit here.
     pub(super) fn begin(&mut self, measures: bool) {
         self.now = Instant::now();
         self.measures = measures;
@@ -158,45 +175,55 @@ impl Audience {
     }
 
     /// Gives a stream all that the ring has for it.
-    pub(super) fn speak_to(&mut self, hub: &Hub, seat: &mut Seat) -> Result<(), Leaves> {
+    pub(super) fn catch_up(&mut self, hub: &Hub, seat: &mut Seat) -> Result<(), Leaves> {
         loop {
-            let index = self.say(hub, seat.at).ok_or_else(|| Leaves::Needs(Bytes::new()))?;
-            let said = &self.said[index];
-            let Spoken { events, told, end, starts_over } = said.spoken;
-            let more = said.more;
-            seat.at = end;
-            if let Some(told) = told {
-                self.events += events;
-                self.bytes += said.len as u64;
-                seat.direct.outgoing.open.sent(events, said.len);
-                seat.tell(told, self.now);
-                seat.write(&said.chunk, self.now)?;
-            }
-            if starts_over {
-                return Err(Leaves::Needs(Bytes::new()));
-            }
-            if !more {
+            let page = hub.read(seat.at, PAGE_BYTES);
+            let page = page.ok_or_else(|| Leaves::Needs(Bytes::new()))?;
+            let due: Vec<_> = page.all().collect();
+            self.said.clear();
+            self.speak_to(Part { after: seat.at, page: &page, due: &due }, seat)?;
+            if !page.more {
                 return Ok(());
             }
         }
     }
 
-    /// Finds the words for what follows a place; `None`: the ring no longer reaches back to it.
-    fn say(&mut self, hub: &Hub, after: LogPosition) -> Option<usize> {
+    /// Gives a stream what a page has for it.
+    pub(super) fn speak_to(&mut self, part: Part<'_>, seat: &mut Seat) -> Result<(), Leaves> {
+        seat.comes_to(part.after);
+        let index = self.say(part, seat.at);
+        let said = &self.said[index];
+        let Spoken { events, told, end, starts_over } = said.spoken;
+        seat.at = end;
+        if let Some(told) = told {
+            self.events += events;
+            self.bytes += said.len as u64;
+            seat.direct.outgoing.open.sent(events, said.len);
+            seat.tell(told, self.now);
+            seat.write(&said.chunk, self.now)?;
+        }
+        match starts_over {
+            true => Err(Leaves::Needs(Bytes::new())),
+            false => Ok(()),
+        }
+    }
+
+    /// Finds the words for what follows a place.
+    fn say(&mut self, part: Part<'_>, after: LogPosition) -> usize {
         let known = self.said.iter().position(|said| said.after == after);
-        known.or_else(|| {
-            let page = hub.read(after, PAGE_BYTES)?;
+        known.unwrap_or_else(|| {
             self.said.truncate(PLACES - 1);
-            let said = self.put(after, &page);
+            let said = self.put(part, after);
             self.said.push_front(said);
-            Some(0)
+            0
         })
     }
 
-    fn put(&mut self, after: LogPosition, page: &Page) -> Said {
+    fn put(&mut self, part: Part<'_>, after: LogPosition) -> Said {
         let mut chunk = Chunk::new();
         let (committed, newest, measures) = (&mut self.committed, self.newest, self.measures);
-        let spoken = self.voice.speak(after, page, chunk.body(), |change| {
+        let due = part.due.iter().copied();
+        let spoken = self.voice.speak(after, part.page, due, chunk.body(), |change| {
             if measures && change.position > newest {
                 committed.push(change.committed);
             }
@@ -205,7 +232,7 @@ impl Audience {
             self.newest = newest.max(spoken.end);
         }
         let len = chunk.len();
-        Said { after, spoken, len, chunk: SharedChunk::new(chunk), more: page.more }
+        Said { after, spoken, len, chunk: SharedChunk::new(chunk) }
     }
 
     /// Lets go whose client has gone; says something to whom nothing was said for long.

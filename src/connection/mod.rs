@@ -25,6 +25,8 @@ use tracing::{debug, warn};
 use crate::{live::Hub, seldom::Seldom};
 
 mod audience;
+mod audiences;
+mod carrier;
 mod chunked;
 mod coding;
 mod crowd;
@@ -32,6 +34,7 @@ mod direct;
 mod guard;
 mod gzip;
 mod http;
+mod index;
 mod socket;
 mod takeover;
 mod wire;

@@ -102,3 +102,17 @@ pub struct Page {
     /// More is at hand.
     pub more: bool,
 }
+
+impl Page {
+    /// All its changes.
+    pub fn all(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().map(|entry| &**entry)
+    }
+
+    /// The last place before another that holds a change of this page.
+    #[must_use]
+    pub fn place_before(&self, place: LogPosition) -> Option<LogPosition> {
+        let earlier = self.entries.partition_point(|entry| entry.change.position < place);
+        Some(self.entries.get(earlier.checked_sub(1)?)?.change.position)
+    }
+}

@@ -3,25 +3,36 @@
 //! Until the next change it needs no task of its own: whoever reads the ring anyway (the crowd)
 //! carries it, and gives it back where it can't.
 
+use std::hash::{Hash, Hasher};
+
 use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::{Session, Stage, out::Out, write::put_change};
 use crate::{
+    fhir::TypeSet,
     filter::{Filter, Verdict},
     frame::Format,
-    live::Page,
-    plan::{Members, Plan},
+    live::{Entry, Page},
+    plan::{Members, Plan, Scope},
     position::{Epoch, LogPosition, Position},
-    store::Change,
+    store::{Change, Window},
 };
 
 /// What streams have in common that carry the same changes under the same ids.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Voice {
+    /// Without what only the history asks.
     plan: Plan,
     members: Option<Members>,
     epoch: Epoch,
+}
+
+/// By what tells most of them apart.
+impl Hash for Voice {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.plan.query(), self.members.as_ref().map(Members::hash)).hash(state);
+    }
 }
 
 /// A page as event frames.
@@ -38,26 +49,57 @@ pub struct Spoken {
 }
 
 impl Voice {
+    /// That of the streams of a plan. `members`: those of its group, where it has one.
+    #[must_use]
+    pub fn new(plan: &Plan, members: Option<Members>, epoch: Epoch) -> Self {
+        let plan = Plan { window: Window::default(), ..plan.clone() };
+        Self { plan, members, epoch }
+    }
+
+    /// The types of what they carry.
+    #[must_use]
+    pub fn types(&self) -> TypeSet {
+        self.plan.type_set
+    }
+
+    /// Whose resources alone they carry, where that is so.
+    #[must_use]
+    pub fn members(&self) -> Option<&Members> {
+        self.members.as_ref().filter(|_| self.plan.is_restricted())
+    }
+
+    /// The id of the group whose members these are.
+    #[must_use]
+    pub fn group(&self) -> Option<&str> {
+        match &self.plan.scope {
+            Scope::Group(id) => Some(id),
+            Scope::System | Scope::Patients => None,
+        }
+    }
+
     /// Appends the frames of what follows `after`; tells `spoke` of each change that has one.
-    pub fn speak(
+    /// `due` are changes of the page, in its order; the others, and those up to `after`, mean
+    /// nothing to these streams.
+    pub fn speak<'p>(
         &self,
         after: LogPosition,
         page: &Page,
+        due: impl IntoIterator<Item = &'p Entry>,
         out: &mut BytesMut,
         mut spoke: impl FnMut(&Change),
     ) -> Spoken {
         let filter = Filter { plan: &self.plan, members: self.members.as_ref() };
         let mut spoken = Spoken { events: 0, told: None, end: after, starts_over: false };
-        // A place may hold two changes (a rename is two): who starts over at the second has not
-        // consumed the first.
-        let mut before = after;
-        for entry in &page.entries {
-            if entry.change.position != spoken.end {
-                before = spoken.end;
-            }
+        for entry in due.into_iter().filter(|entry| entry.change.position > after) {
             match filter.verdict(entry) {
                 Verdict::Skip => {}
-                Verdict::Reset(_) => return Spoken { starts_over: true, end: before, ..spoken },
+                Verdict::Reset(_) => {
+                    // A place may hold two changes (a rename is two): who starts over at the
+                    // second has not consumed the first.
+                    let before = page.place_before(entry.change.position);
+                    let end = before.map_or(after, |before| before.max(after));
+                    return Spoken { starts_over: true, end, ..spoken };
+                }
                 verdict => {
                     let position = self.position(entry.change.position);
                     let gone = verdict == Verdict::Gone;
@@ -67,20 +109,13 @@ impl Voice {
                     spoke(&entry.change);
                 }
             }
-            spoken.end = entry.change.position;
         }
-        Spoken { end: page.level, ..spoken }
+        Spoken { end: page.level.max(after), ..spoken }
     }
 
     /// Appends a block that moves the clients' position without an event.
     pub fn checkpoint(&self, log: LogPosition, out: &mut BytesMut) {
         Format::Sse.checkpoint(out, &self.position(log).to_string());
-    }
-
-    /// Whether a session's live part sounds the same.
-    #[must_use]
-    pub fn is_of(&self, session: &Session) -> bool {
-        self.plan.sounds_like(&session.plan) && self.members == session.members
     }
 
     fn position(&self, log: LogPosition) -> Position {
@@ -103,18 +138,19 @@ impl Session {
     /// What the live part has in common with others.
     #[must_use]
     pub fn voice(&self) -> Voice {
-        Voice { plan: (*self.plan).clone(), members: self.members.clone(), epoch: self.epoch }
+        Voice::new(&self.plan, self.members.clone(), self.epoch)
     }
 
-    /// Gives up following: all up to the position is delivered, and somebody else goes on.
-    /// `None`: it was not following.
-    pub fn sit(&mut self) -> Option<LogPosition> {
+    /// Gives up following: all up to the first position is delivered, and somebody else goes on.
+    /// The client has last heard of the second, at that time. `None`: it was not following.
+    pub fn sit(&mut self) -> Option<(LogPosition, LogPosition, Instant)> {
         let Stage::Live { follow, .. } = &self.stage else { return None };
         let at = follow.position();
+        let told = self.told.as_ref().map_or(at, |told| told.log);
         self.stage = Stage::End;
         // Its buffer would be kept for nothing.
         self.out = Out::default();
-        Some(at)
+        Some((at, told, self.told_at))
     }
 
     /// Follows again, after `at`. The client has last heard of the position `told`, at `told_at`.

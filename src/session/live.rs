@@ -39,9 +39,8 @@ impl Session {
                 }
                 Ok(Followed::Level { quiet }) => {
                     self.level(follow.position(), quiet, &mut goal);
-                    if !self.out.is_empty() {
-                        break;
-                    }
+                    // Also with nothing to write: a level stream may be given away.
+                    break;
                 }
                 Ok(Followed::FellBehind) => {
                     self.fell_behind(follow.position());

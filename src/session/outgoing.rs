@@ -51,6 +51,8 @@ pub struct Outgoing {
     pub open: OpenStream,
     times: Times,
     begun: bool,
+    /// When its client was last sent anything, as of when it was given away.
+    heard_at: Instant,
 }
 
 /// What comes next of a stream.
@@ -67,13 +69,19 @@ impl Outgoing {
     #[must_use]
     pub fn new(session: Session, times: Times, place: Place, cut_off: CutOff) -> Self {
         let open = OpenStream::new(session.format.name(), place, cut_off);
-        Self { session, open, times, begun: false }
+        Self { session, open, times, begun: false, heard_at: Instant::now() }
     }
 
     /// After how much silence it is due a comment.
     #[must_use]
     pub fn keep_alive(&self) -> Duration {
         self.times.keep_alive
+    }
+
+    /// When its client was last sent anything, once it is given away.
+    #[must_use]
+    pub fn heard_at(&self) -> Instant {
+        self.heard_at
     }
 
     /// As the body of an answer.
@@ -109,6 +117,8 @@ impl Outgoing {
             while !self.session.is_done() {
                 if may_leave && self.session.is_level() && !times.drain.is_cancelled() {
                     self.open.enters(Phase::Live);
+                    let heard_at = silence.deadline().checked_sub(times.keep_alive);
+                    self.heard_at = heard_at.unwrap_or_else(Instant::now);
                     yield Ok(Piece::Level(self));
                     return;
                 }

@@ -93,16 +93,15 @@ impl Carrier {
 impl Seat {
     fn take(mut outgoing: Box<Outgoing>) -> Option<Stage> {
         let voice = outgoing.session.voice();
-        let at = outgoing.session.sit()?;
-        let told_at = Instant::now();
-        Some(Stage::Crowd(Box::new(Self { outgoing, voice, at, told: at, told_at })))
+        let (at, told, told_at) = outgoing.session.sit()?;
+        Some(Stage::Crowd(Box::new(Self { outgoing, voice, at, told, told_at })))
     }
 
     fn hear(&mut self, hub: &Hub) -> Heard {
         let mut out = BytesMut::new();
         loop {
             let Some(page) = hub.read(self.at, PAGE_BYTES) else { return Heard::Leaves };
-            let spoken = self.voice.speak(self.at, &page, &mut out, |_| ());
+            let spoken = self.voice.speak(self.at, &page, page.all(), &mut out, |_| ());
             self.at = spoken.end;
             if !out.is_empty() {
                 return self.told(out);

@@ -22,8 +22,11 @@ pub(crate) const PATIENCE: u64 = 300;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Spec {
     pub(crate) address: SocketAddr,
+    /// In it, `{}` is the stream's number, from 0 on.
     pub(crate) path: String,
     pub(crate) streams: usize,
+    /// Of every so many changes each stream is sent one: the one of its number.
+    pub(crate) shares: u32,
     /// They come from addresses 127.0.`net`.x: one address has not ports enough.
     pub(crate) net: u8,
     /// A stream is there once it has heard `caught-up`; else, once it is granted.
@@ -50,6 +53,7 @@ impl Spec {
             address,
             path: "/fhir/Observation/$export".into(),
             streams,
+            shares: 1,
             net: 1,
             until_level: true,
             at_once: 100,
@@ -106,6 +110,8 @@ pub(crate) struct Report {
     pub(crate) resets: u64,
     pub(crate) behind: u64,
     pub(crate) outcomes: u64,
+    /// Changes that were sent to whom they are not for.
+    pub(crate) strange: u64,
     /// Seconds from the start to the last `caught-up`.
     pub(crate) level_after: f64,
     /// Why a stream was refused or broke: one of them.

@@ -64,7 +64,13 @@ pub(crate) fn run(spec: Spec) -> Result<()> {
     local.block_on(&runtime, async move {
         let starts = starts(&spec)?;
         let crowd = Rc::new(Crowd {
-            tallies: RefCell::new(starts.iter().map(|(first, _)| Tally::from(*first)).collect()),
+            tallies: RefCell::new(
+                starts
+                    .iter()
+                    .enumerate()
+                    .map(|(index, (first, _))| Tally::from(*first, spec.shares, index))
+                    .collect(),
+            ),
             started: seed::now(),
             buffer: RefCell::new(vec![0; 256 << 10]),
             bytes: Cell::default(),
@@ -112,6 +118,7 @@ async fn hold(
     let mut socket = connect(&crowd.spec, index).await?;
     let resume = id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
     let Spec { path, address, gzip, .. } = &crowd.spec;
+    let path = path.replace("{}", &index.to_string());
     let coding = if *gzip { "Accept-Encoding: gzip\r\n" } else { "" };
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\
@@ -249,6 +256,7 @@ impl Crowd {
             resets: sum(|tally| tally.resets),
             behind: sum(|tally| tally.behind),
             outcomes: sum(|tally| tally.outcomes),
+            strange: sum(|tally| tally.strange),
             level_after: level_at.saturating_sub(self.started) as f64 / 1e6,
             why: self.why.borrow().clone(),
             late: !in_time,

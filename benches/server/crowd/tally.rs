@@ -25,6 +25,9 @@ pub(super) struct Tally {
     pub(super) level_at: u64,
     /// The first change that it must be sent.
     pub(super) first: u32,
+    /// Of so many changes one is for it: that whose number leaves the remainder.
+    shares: u32,
+    remainder: u32,
     /// A bit per change that it was sent.
     seen: Vec<u64>,
     /// How many changes it was sent, each counted once.
@@ -35,11 +38,15 @@ pub(super) struct Tally {
     pub(super) resets: u64,
     pub(super) behind: u64,
     pub(super) outcomes: u64,
+    /// Changes that are another's.
+    pub(super) strange: u64,
 }
 
 impl Tally {
-    pub(super) fn from(first: u32) -> Self {
-        Self { first, ..Self::default() }
+    /// Of every `shares` changes from `first` on the `index`-th is for it.
+    pub(super) fn from(first: u32, shares: u32, index: usize) -> Self {
+        let remainder = (index % shares as usize) as u32;
+        Self { first, shares, remainder, ..Self::default() }
     }
 
     /// Counts an event; `now` in microseconds since 1970.
@@ -55,6 +62,10 @@ impl Tally {
 
     /// Counts a change.
     pub(super) fn change(&mut self, seq: u32) {
+        if seq % self.shares != self.remainder {
+            self.strange += 1;
+            return;
+        }
         let (word, bit) = (seq as usize / 64, 1u64 << (seq % 64));
         if word >= self.seen.len() {
             self.seen.resize(word + 1, 0);
@@ -71,6 +82,11 @@ impl Tally {
 
     /// How many of the changes before `to` it was not sent, where it was sent none from `to` on.
     pub(super) fn missing(&self, to: u32) -> u64 {
-        u64::from(to.saturating_sub(self.first).saturating_sub(self.changes))
+        let own = self.own_before(to).saturating_sub(self.own_before(self.first));
+        u64::from(own.saturating_sub(self.changes))
+    }
+
+    fn own_before(&self, to: u32) -> u32 {
+        to.saturating_sub(self.remainder).div_ceil(self.shares)
     }
 }
