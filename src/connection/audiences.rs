@@ -36,6 +36,11 @@ impl Audiences {
         self.all.get_mut(&slot)
     }
 
+    /// The first from a slot on.
+    pub(super) fn next_from(&mut self, slot: Slot) -> Option<(Slot, &mut Audience)> {
+        self.all.range_mut(slot..).next().map(|(slot, audience)| (*slot, audience))
+    }
+
     /// Those that are there now.
     pub(super) fn slots(&self) -> Vec<Slot> {
         self.all.keys().copied().collect()

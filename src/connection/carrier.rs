@@ -36,6 +36,8 @@ pub(super) struct Carrier {
     /// The ring has more after that.
     more: bool,
     breath: Breath,
+    /// The audience and the seat that are next in a round.
+    looking: Option<(Slot, usize)>,
     /// How often it is looked after all.
     round: Duration,
     back: Back,
@@ -50,7 +52,8 @@ impl Carrier {
     ) -> Self {
         let (hub, moved) = (Arc::clone(hub), hub.subscribe());
         let (audiences, breath) = Default::default();
-        Self { hub, moved, joining, audiences, at: None, more: false, breath, round, back }
+        let (at, more, looking) = (None, false, None);
+        Self { hub, moved, joining, audiences, at, more, breath, looking, round, back }
     }
 
     /// Until all are sent home.
@@ -68,7 +71,11 @@ impl Carrier {
                     Err(_) => return,
                 },
                 () = std::future::ready(()), if self.more => self.speak().await,
-                _ = round.tick() => self.look_round().await,
+                _ = round.tick(), if self.looking.is_none() => {
+                    self.speak().await;
+                    self.looking = Some(Default::default());
+                }
+                () = yield_now(), if self.looking.is_some() => self.look_round(),
                 () = drain.cancelled() => return self.send_home().await,
             }
         }
@@ -120,16 +127,31 @@ impl Carrier {
         self.at = lowest;
     }
 
-    /// Who has gone is let go, who has long heard nothing hears something.
-    async fn look_round(&mut self) {
-        self.speak().await;
-        self.settle();
-        for slot in self.audiences.slots() {
-            self.each(slot, |audience, _, seat| audience.look_after(seat)).await;
+    /// Who has gone is let go, who has long heard nothing hears something: some of them, then
+    /// changes may come, and others may run.
+    fn look_round(&mut self) {
+        let Some((slot, seat)) = self.looking.take() else { return };
+        let Some((found, audience)) = self.audiences.next_from(slot) else {
+            if !self.audiences.forget_empty() {
+                self.at = None;
+            }
+            return;
+        };
+        let mut seats = std::mem::take(&mut audience.seats);
+        let (first, mut at) = if found == slot { (seat, seat) } else { (0, 0) };
+        audience.begin(true);
+        while at < first + BREATH
+            && let Some(seat) = seats.get_mut(at)
+        {
+            self.at.into_iter().for_each(|place| seat.comes_to(place));
+            match audience.look_after(seat) {
+                Ok(()) => at += 1,
+                Err(leaves) => self.back.leave(seats.swap_remove(at), leaves),
+            }
         }
-        if !self.audiences.forget_empty() {
-            self.at = None;
-        }
+        audience.finish();
+        self.looking = Some(if at < seats.len() { (found, at) } else { (found + 1, 0) });
+        audience.seats = seats;
     }
 
     /// Each is where the carrier is, or further.

@@ -16,7 +16,7 @@ use crate::{
     live::{Entry, Page},
     plan::{Members, Plan, Scope},
     position::{Epoch, LogPosition, Position},
-    store::{Change, Window},
+    store::Change,
 };
 
 /// What streams have in common that carry the same changes under the same ids.
@@ -52,8 +52,7 @@ impl Voice {
     /// That of the streams of a plan. `members`: those of its group, where it has one.
     #[must_use]
     pub fn new(plan: &Plan, members: Option<Members>, epoch: Epoch) -> Self {
-        let plan = Plan { window: Window::default(), ..plan.clone() };
-        Self { plan, members, epoch }
+        Self { plan: plan.live(), members, epoch }
     }
 
     /// The types of what they carry.
