@@ -46,6 +46,7 @@ macro_rules! conformance {
                 Plain scan {
                     an_empty_type_ends_at_once,
                     every_key_once_and_in_order,
+                    every_order_goes_on_at_any_key,
                     large_resources_come_whole,
                     types_do_not_bleed_into_each_other,
                     a_scan_goes_on_after_any_key,

@@ -5,6 +5,7 @@
 //! its kind (`token`, `text`, `date`, `number`, `uri`, `reference`); `conditions` walks a resource
 //! once and puts each value to its test. The decision reads the resource and the query,
 //! nothing else: no clock, no other resource. So history and live agree on what is found.
+//! `clues` says what of that a store may know before a resource is read.
 //! `answer` writes what is found, `subset` the part of it that was asked for.
 
 mod answer;

@@ -1,7 +1,11 @@
 //! Queries on single resources: what is found, and what is refused with which words.
 
 use super::*;
-use crate::{error::ApiError, fhir::ResourceType};
+use crate::{
+    error::ApiError,
+    fhir::ResourceType,
+    store::{Place, Sought},
+};
 
 fn search_in(ty: &str, query: &str, context: Context<'_>) -> Result<Search, ApiError> {
     let pair = |pair: &str| {
@@ -371,4 +375,47 @@ fn options_are_read() {
     let id = SortKey { by: SortBy::Id, descending: false };
     assert_eq!((search.options.count, &search.options.sort[..]), (Some(5), &[updated, id][..]));
     assert_eq!(search.options.elements, Some(vec!["name".into(), "birthDate".into()]));
+}
+
+/// What a query tells a store, a word for each sought value.
+fn told(ty: &str, query: &str) -> Vec<String> {
+    let search = search_in(ty, query, Context::default()).expect(query);
+    let place = |place: &Place| {
+        let value = |value: &Sought| format!("{} {value:?}", place.path.join("."));
+        place.values.iter().map(value).collect::<Vec<_>>()
+    };
+    search.clues().iter().flat_map(|clue| clue.places.iter().flat_map(place)).collect()
+}
+
+#[test]
+fn what_a_text_alone_tells_is_a_clue_and_nothing_else() {
+    let cases = [
+        ("gender=male", r#"gender Text("male")"#),
+        ("active=true", "active Bool(true)"),
+        ("identifier=urn:x|", r#"identifier.system Text("urn:x")"#),
+        ("family:exact=Maier", r#"name.family Text("Maier")"#),
+        ("organization=1", r#"managingOrganization.reference Begins("Organization/1/_history/")"#),
+        ("_profile=http://x/P", r#"meta.profile Begins("http://x/P|")"#),
+    ];
+    for (query, clue) in cases {
+        assert!(told("Patient", query).contains(&clue.to_owned()), "{query}");
+    }
+    let silent = [
+        "family=maier",
+        "gender:not=male",
+        "gender:missing=true",
+        "deceased=false",
+        "birthdate=2000",
+        "identifier:text=x",
+        "_profile:above=http://x/P/7",
+        "_lastUpdated=ne2020",
+        "name:contains=x",
+    ];
+    for query in silent {
+        assert_eq!(told("Patient", query), [""; 0], "{query}");
+    }
+    let long = format!("identifier={}", "x".repeat(2_000));
+    assert_eq!(told("Patient", &long), [""; 0]);
+    // A bare id of any type says too much.
+    assert_eq!(told("List", "item=1"), [""; 0]);
 }

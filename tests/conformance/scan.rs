@@ -2,7 +2,9 @@
 
 use std::{cmp::Ordering, collections::BTreeSet, sync::Arc, time::Instant};
 
-use fhirtail::store::{DocId, Scan, ScanKey, Snapshot, Store, StoreError, Window};
+use fhirtail::store::{
+    Along, Clue, DocId, Place, Scan, ScanKey, Scanned, Snapshot, Sought, Store, StoreError, Window,
+};
 
 use crate::support::*;
 
@@ -43,6 +45,41 @@ pub async fn every_key_once_and_in_order(under_test: &StoreUnderTest) {
         if let ScanKey::Id(DocId::Text(id)) = &resource.key {
             assert_eq!(**id, id_of(&resource.json));
         }
+    }
+}
+
+/// Either way, from any key on; all, or those that a clue names.
+pub async fn every_order_goes_on_at_any_key(under_test: &StoreUnderTest) {
+    const ALL: usize = 2_600;
+    let store = &under_test.store;
+    commit_all(store, (0..ALL).map(|n| patient(&format!("p{n:04}"), 1)).collect()).await;
+    let snapshot = snapshot(store).await;
+    let named = |n: &usize| Sought::Text(format!("p{n:04}"));
+    let values: Vec<_> = (0..ALL).step_by(2).collect::<Vec<_>>().iter().map(named).collect();
+    let ids = Clue { places: vec![Place { path: vec!["id"], values }] };
+    let is_even = |one: &Scanned| one.key.doc().to_string().ends_with(['0', '2', '4', '6', '8']);
+    for (clues, wanted) in [(vec![], ALL), (vec![ids], ALL / 2)] {
+        let clues: Arc<[Clue]> = clues.into();
+        let keys = async |along, after| {
+            let scan_of = Scan { along, after, clues: clues.clone(), ..whole("Patient") };
+            let mut all = scan(&*snapshot, scan_of).await;
+            // A store need not know what a clue means.
+            all.retain(|one| wanted == ALL || is_even(one));
+            all.into_iter().map(|one| one.key).collect::<Vec<_>>()
+        };
+        let up = keys(Along::Keys, None).await;
+        assert_eq!(up.len(), wanted);
+        for n in [0, 1, wanted / 2, 999, 1_000, wanted - 1] {
+            let after = Some(up[n].clone());
+            assert_eq!(keys(Along::Keys, after.clone()).await, up[n + 1..], "from {n}");
+            let mut down = keys(Along::IdDown, after).await;
+            down.reverse();
+            assert_eq!(down, up[..n], "back from {n}");
+        }
+        let by_time = keys(Along::Updated, None).await;
+        let mut back = keys(Along::UpdatedDown, None).await;
+        back.reverse();
+        assert_eq!((by_time.len(), &back), (wanted, &by_time));
     }
 }
 

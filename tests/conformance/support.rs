@@ -13,8 +13,8 @@ use fhirtail::{
     fhir::{ResourceType, resource::Resource},
     position::LogPosition,
     store::{
-        Action, Before, Change, ChangeBatch, ChangeKind, Changes, Expect, Scan, Scanned, Snapshot,
-        Store, StoreError, Write, Written,
+        Action, Before, Change, ChangeBatch, ChangeKind, Changes, Expect, Scan, ScanKey, Scanned,
+        Snapshot, Store, StoreError, Write, Written,
     },
 };
 use futures_util::future::BoxFuture;
@@ -113,12 +113,15 @@ pub fn whole(type_name: &str) -> Scan {
     Scan::of(ty(type_name))
 }
 
-/// All that a scan gives, and the error it ends with. Keys must rise and lines must be lines.
+/// All that a scan gives, and the error it ends with. Keys must rise (or fall, where it goes down)
+/// and lines must be lines.
 pub async fn scan_until_end(
     snapshot: &dyn Snapshot,
     scan: Scan,
 ) -> (Vec<Scanned>, Option<StoreError>) {
     let mut last = scan.after.clone();
+    let down = scan.along.is_down();
+    let is_before = |one: &ScanKey, other: &ScanKey| if down { one > other } else { one < other };
     let mut batches = snapshot.scan(scan);
     let mut all: Vec<Scanned> = Vec::new();
     while let Some(batch) = batches.recv().await {
@@ -130,13 +133,13 @@ pub async fn scan_until_end(
             }
         };
         for resource in batch.resources() {
-            assert!(last.is_none_or(|last| last < resource.key), "{:?} rises", resource.key);
+            assert!(last.is_none_or(|last| is_before(&last, &resource.key)), "{:?}", resource.key);
             assert!(!resource.json.contains(&b'\n'));
             last = Some(resource.key.clone());
             all.push(resource);
         }
         if let Some(reached) = batch.reached {
-            assert!(last.is_none_or(|last| last <= reached), "{reached:?} goes back");
+            assert!(last.is_none_or(|last| !is_before(&reached, &last)), "{reached:?} goes back");
             last = Some(reached);
         }
     }
