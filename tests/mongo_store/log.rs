@@ -108,6 +108,25 @@ async fn our_writes_come_exactly_with_what_was_before() {
     assert!(age < jiff::SignedDuration::from_secs(5), "{age}");
 }
 
+/// An update whose document is gone by the look-up gives way to the deletion. What was before
+/// that is what was before the update: nobody knows, though of the deletion alone one would.
+#[tokio::test]
+async fn a_change_stands_for_those_that_gave_way_to_it() {
+    let Some(bench) = bench().await else { return };
+    bench.db.create_collection("Observation").await.expect("a collection");
+    let of_one = doc! {"_id": "o", "resourceType": "Observation", "id": "o", "status": "final"};
+    bench.insert("Observation", of_one).await;
+    let start = bench.snapshot().await.position();
+    let amended = doc! {"$set": {"status": "amended"}};
+    update(&bench, "Observation", doc! {"_id": "o"}, amended).await;
+    let images = doc! {"enabled": true};
+    let command = doc! {"collMod": "Observation", "changeStreamPreAndPostImages": images};
+    bench.db.run_command(command).await.expect("switched on");
+    bench.collection("Observation").delete_one(doc! {"_id": "o"}).await.expect("deleted");
+    let changes = bench.changes_until_now(start).await;
+    assert_eq!(all_words(&changes), ["Unknown -> no Observation/o"]);
+}
+
 async fn update(bench: &Bench, name: &str, filter: Document, update: Document) {
     bench.collection(name).update_many(filter, update).await.expect("updated");
 }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     position::LogPosition,
-    store::{ChangeBatch, Changes, StoreError},
+    store::{Before, ChangeBatch, Changes, StoreError},
 };
 
 /// How long the server waits for something to happen before it answers "nothing".
@@ -102,6 +102,8 @@ struct Tail {
     tokens_hold: bool,
     /// Documents that were read as of a time: their events up to then are contained in that.
     ahead: HashMap<Place, u64>,
+    /// What was before events that gave way to a later one of their document.
+    owed: HashMap<Place, Before>,
     /// Collections came or went.
     listing_changed: bool,
 }
@@ -129,6 +131,7 @@ impl Tail {
             looked: ends.committed,
             tokens_hold: true,
             ahead: HashMap::new(),
+            owed: HashMap::new(),
             listing_changed: false,
         })
     }
@@ -244,9 +247,27 @@ impl Tail {
     /// Gives events that came without their document what was there after the last event of the
     /// reply. Only the last event of a document gets it; those before it give way.
     async fn complete(&mut self, steps: &mut Vec<Step>) -> Result<(), StoreError> {
-        if !steps.iter().any(|step| step.open) {
-            return Ok(());
+        if steps.iter().any(|step| step.open) {
+            self.look_up(steps).await?;
         }
+        steps.retain_mut(|step| self.stays(step));
+        Ok(())
+    }
+
+    /// Whether an event has its document, or needs none. If not, the next of its document stands
+    /// for it too: what was before that is then what was before this.
+    fn stays(&mut self, step: &mut Step) -> bool {
+        if let (true, Some(place)) = (step.open, step.place()) {
+            self.owed.entry(place).or_insert_with(|| step.change.kind.before().clone());
+        } else if !self.owed.is_empty()
+            && let Some(before) = step.place().and_then(|place| self.owed.remove(&place))
+        {
+            step.stand_after(before);
+        }
+        !step.open
+    }
+
+    async fn look_up(&mut self, steps: &mut [Step]) -> Result<(), StoreError> {
         let last: HashMap<Place, usize> =
             steps.iter().enumerate().filter_map(|(at, step)| Some((step.place()?, at))).collect();
         let wanted = last.iter().filter(|(_, at)| steps[**at].open);
@@ -259,7 +280,6 @@ impl Tail {
                 self.ahead.insert(place, seen.time);
             }
         }
-        steps.retain(|step| !step.open);
         Ok(())
     }
 

@@ -46,6 +46,15 @@ impl Step {
         }
     }
 
+    /// It stands for earlier changes too, before which this was there.
+    pub(super) fn stand_after(&mut self, was: Before) {
+        if let ChangeKind::Upsert { before, .. } | ChangeKind::Delete { before, .. } =
+            &mut self.change.kind
+        {
+            *before = was;
+        }
+    }
+
     /// Puts in the document.
     pub(super) fn fill(&mut self, found: Found) {
         if let ChangeKind::Upsert { json, updated_ms, .. } = &mut self.change.kind {
