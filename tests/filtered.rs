@@ -199,15 +199,18 @@ async fn who_hears_of_nothing_moves_on() {
     let mut others = EventStream::open(&app.url(&Query::of_patient(2).path), None).await;
     others.until("caught-up").await;
     let mut written = place(&level);
-    let told = loop {
-        commit(store, vec![put(&observation(1, 2, &stamp()))]).await;
-        let heard = others.event().await.expect("an event").id;
-        match timeout(Duration::from_millis(100), stream.item()).await {
-            Ok(Some(Item::Checkpoint(id))) => break id,
-            Ok(other) => panic!("nothing is its own: {other:?}"),
-            Err(_) => written = place(&heard),
+    let told = async {
+        loop {
+            commit(store, vec![put(&observation(1, 2, &stamp()))]).await;
+            let heard = others.event().await.expect("an event").id;
+            match timeout(Duration::from_millis(100), stream.item()).await {
+                Ok(Some(Item::Checkpoint(id))) => break id,
+                Ok(other) => panic!("nothing is its own: {other:?}"),
+                Err(_) => written = place(&heard),
+            }
         }
     };
+    let told = timeout(PATIENCE, told).await.expect("it is told");
     assert!(written > place(&level) && place(&told) >= written, "{told} after {written:?}");
     let own = observation(2, 1, "its own");
     commit(store, vec![put(&own)]).await;
