@@ -165,10 +165,11 @@ impl Audience {
             let Spoken { events, told, end, starts_over } = said.spoken;
             let more = said.more;
             seat.at = end;
+            let (events, bytes) = told.map_or((0, 0), |_| (events, said.len));
+            seat.direct.outgoing.open.delivers(end, events, bytes);
             if let Some(told) = told {
                 self.events += events;
-                self.bytes += said.len as u64;
-                seat.direct.outgoing.open.sent(events, said.len);
+                self.bytes += bytes as u64;
                 seat.tell(told, self.now);
                 seat.write(&said.chunk, self.now)?;
             }

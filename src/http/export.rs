@@ -1,27 +1,23 @@
 //! `$export`: a request becomes a session, and its frames the body.
 
-use std::{
-    convert::Infallible,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Router,
     body::Body,
-    extract::{ConnectInfo, FromRequestParts, Query, RawQuery, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    extract::{Query, RawQuery, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 
 use super::{
     AppState,
+    caller::Caller,
     limits::Full,
     request::{OfId, OfType},
 };
 use crate::{
-    connection::Takeover,
     error::ApiError,
     fhir::{
         ResourceType,
@@ -30,7 +26,7 @@ use crate::{
     frame::{self, Format},
     plan::{Grant, Plan, Scope},
     request::{ExportRequest, Level, Pairs},
-    session::{CutOff, Outgoing, Place, Session, millis, spread},
+    session::{Outgoing, Place, Session, millis, spread},
     store::{Lookup, StoreError},
 };
 
@@ -77,7 +73,7 @@ async fn of_group(
 async fn export(
     app: AppState,
     level: Level,
-    caller: Caller,
+    mut caller: Caller,
     query: Option<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -85,7 +81,7 @@ async fn export(
     if app.drain.is_cancelled() {
         return come_again(&app, &request, Refused::stopping());
     }
-    let place = match admit(&app, caller.peer, &request).await {
+    let place = match admit(&app, caller.address(), &request).await {
         Ok(place) => place,
         Err(refused) => return come_again(&app, &request, refused),
     };
@@ -107,29 +103,11 @@ async fn export(
         },
     };
     session.scans_in_turn(Arc::clone(turns), turn);
-    let outgoing = Outgoing::new(session, app.times(), place, caller.cut_off);
+    let outgoing = Outgoing::new(session, app.times(), app.admission(place, &mut caller));
     Ok(match caller.takeover {
         Some(takeover) if format == Format::Sse => takeover.answer(head, outgoing),
         _ => (head, outgoing.into_body()).into_response(),
     })
-}
-
-/// Who asks, as the connection knows it.
-pub(super) struct Caller {
-    pub(super) peer: Option<IpAddr>,
-    takeover: Option<Takeover>,
-    pub(super) cut_off: CutOff,
-}
-
-impl<S: Sync> FromRequestParts<S> for Caller {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        let peer = peer.map(|ConnectInfo(peer)| peer.ip());
-        let cut_off = parts.extensions.remove().unwrap_or_default();
-        Ok(Self { peer, takeover: parts.extensions.remove(), cut_off })
-    }
 }
 
 pub(super) fn pairs(query: Option<String>) -> Result<Pairs, ApiError> {
