@@ -121,6 +121,12 @@ impl History {
         &self.snapshot
     }
 
+    /// The type that is read; `None`: all are.
+    #[must_use]
+    pub fn ty(&self) -> Option<ResourceType> {
+        self.plan.types.get(self.type_index).copied()
+    }
+
     /// How far the resources have been taken; `None`: none yet.
     #[must_use]
     pub fn cursor(&self) -> Option<&Cursor> {

@@ -77,7 +77,8 @@ impl Server {
         let limit = files::make_room(args.limit);
         let most = limit.max_streams.saturating_add(OTHER_CONNECTIONS);
         let limits = Arc::new(Limits::new(&limit));
-        let state = AppState { store, hub, options, limits, drain };
+        let roll = Arc::default();
+        let state = AppState { store, hub, options, limits, roll, drain };
         let connection = ConnectionOptions {
             keep_alive: args.stream.keep_alive,
             drain_over: args.stream.drain,

@@ -13,7 +13,7 @@ use fhirtail::{
     live::{Hub, HubOptions},
     plan::{Grant, Plan, Scope},
     position::{LogPosition, Position},
-    session::{CutOff, Outgoing, Piece, Session, Times},
+    session::{Admission, Outgoing, Piece, Session, Times},
     store::{Store, Window},
 };
 use futures_util::StreamExt;
@@ -241,7 +241,7 @@ async fn who_hears_of_nothing_is_carried() {
         drain: CancellationToken::new(),
         drain_over: Duration::ZERO,
     };
-    let outgoing = Outgoing::new(session, times, Vec::new(), CutOff::default());
+    let outgoing = Outgoing::new(session, times, Admission::default());
     let mut pieces = Box::pin(Box::new(outgoing).pieces(true));
     let mut next = async || timeout(PATIENCE, pieces.next()).await.expect("in time");
     loop {

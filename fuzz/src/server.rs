@@ -92,6 +92,7 @@ async fn state(folder: &Path, stop: &CancellationToken) -> AppState {
         hub: hub.expect("a tail"),
         options: Arc::new(options),
         limits: Arc::new(Limits::new(&limits)),
+        roll: Arc::default(),
         drain: CancellationToken::new(),
     }
 }

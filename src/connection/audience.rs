@@ -195,10 +195,11 @@ impl Audience {
         let said = &self.said[index];
         let Spoken { events, told, end, starts_over } = said.spoken;
         seat.at = end;
+        let (events, bytes) = told.map_or((0, 0), |_| (events, said.len));
+        seat.direct.outgoing.open.delivers(end, events, bytes);
         if let Some(told) = told {
             self.events += events;
-            self.bytes += said.len as u64;
-            seat.direct.outgoing.open.sent(events, said.len);
+            self.bytes += bytes as u64;
             seat.tell(told, self.now);
             seat.write(&said.chunk, self.now)?;
         }
@@ -240,6 +241,7 @@ impl Audience {
         if seat.direct.wire.has_hung_up() {
             return Err(Leaves::Gone("the client went".into()));
         }
+        seat.direct.outgoing.open.delivers(seat.at, 0, 0);
         let moved = seat.at != seat.told && self.now >= seat.told_at + CHECKPOINT_AFTER;
         let silent = self.now >= seat.heard_at + seat.direct.outgoing.keep_alive();
         if !moved && !silent {

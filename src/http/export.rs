@@ -1,28 +1,24 @@
 //! `$export`: a request becomes a session, and its frames the body.
 
-use std::{
-    convert::Infallible,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{ConnectInfo, FromRequest, FromRequestParts, Query, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
+    extract::{FromRequest, FromRequestParts, Query, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 
 use super::{
     AppState, blocking,
+    caller::Caller,
     limits::Full,
     request::{OfId, OfType, collect, content_encoding, content_type},
     search,
 };
 use crate::{
-    connection::Takeover,
     error::ApiError,
     fhir::{
         ResourceType,
@@ -32,7 +28,7 @@ use crate::{
     frame::{self, Format},
     plan::{Grant, Members, Plan, Scope},
     request::{ExportRequest, Level, Pairs, parameters},
-    session::{CutOff, Outgoing, Place, Session, millis, spread},
+    session::{Outgoing, Place, Session, millis, spread},
     store::{Lookup, StoreError},
 };
 
@@ -99,14 +95,14 @@ async fn body_pairs(app: &AppState, headers: &HeaderMap, body: Body) -> Result<P
 }
 
 async fn export(app: AppState, level: Level, asked: Asked) -> Result<Response, ApiError> {
-    let Asked { caller, headers, pairs } = asked;
+    let Asked { mut caller, headers, pairs } = asked;
     let base = search::base(&app, &headers)?;
     let base = base.contains("://").then(|| format!("{base}/"));
     let request = ExportRequest::parse(level, pairs, &headers, base.as_deref(), Grant::Everything)?;
     if app.drain.is_cancelled() {
         return come_again(&app, &request, Refused::stopping());
     }
-    let place = match admit(&app, caller.peer, &request).await {
+    let place = match admit(&app, caller.address(), &request).await {
         Ok(place) => place,
         Err(refused) => return come_again(&app, &request, refused),
     };
@@ -128,29 +124,11 @@ async fn export(app: AppState, level: Level, asked: Asked) -> Result<Response, A
         },
     };
     session.scans_in_turn(Arc::clone(turns), turn);
-    let outgoing = Outgoing::new(session, app.times(), place, caller.cut_off);
+    let outgoing = Outgoing::new(session, app.times(), app.admission(place, &mut caller));
     Ok(match caller.takeover {
         Some(takeover) if format == Format::Sse => takeover.answer(head, outgoing),
         _ => (head, outgoing.into_body()).into_response(),
     })
-}
-
-/// Who asks, as the connection knows it.
-pub(super) struct Caller {
-    pub(super) peer: Option<IpAddr>,
-    takeover: Option<Takeover>,
-    pub(super) cut_off: CutOff,
-}
-
-impl<S: Sync> FromRequestParts<S> for Caller {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        let peer = peer.map(|ConnectInfo(peer)| peer.ip());
-        let cut_off = parts.extensions.remove().unwrap_or_default();
-        Ok(Self { peer, takeover: parts.extensions.remove(), cut_off })
-    }
 }
 
 pub(super) fn pairs(query: Option<String>) -> Result<Pairs, ApiError> {

@@ -1,5 +1,7 @@
 //! `/livez`, `/readyz` and `/metrics`.
 
+use std::time::Duration;
+
 use axum::{
     Router,
     extract::State,
@@ -20,23 +22,28 @@ pub(super) fn routes() -> Router<AppState> {
 }
 
 async fn ready(State(app): State<AppState>) -> (StatusCode, String) {
-    match why_not_ready(&app) {
-        None => (StatusCode::OK, "ready\n".into()),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+    let reasons = reasons(app.drain.is_cancelled(), app.hub.silence(), app.options.stale_after);
+    match reasons.as_slice() {
+        [] => (StatusCode::OK, "ready\n".into()),
+        reasons => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}", reasons.concat())),
     }
 }
 
-fn why_not_ready(app: &AppState) -> Option<String> {
-    if app.drain.is_cancelled() {
-        return Some("the server is stopping".into());
+/// Why not to send anybody here: a line each, which begins with the reason's name.
+fn reasons(stops: bool, silence: Option<Duration>, stale_after: Duration) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if stops {
+        reasons.push("stopping: the server is stopping\n".into());
     }
-    match app.hub.silence() {
-        None => Some("the change log has not been read yet".into()),
-        Some(silence) if silence > app.options.stale_after => {
-            Some(format!("the store has been silent for {} s", silence.as_secs()))
+    match silence {
+        None => reasons.push("log-unread: the change log has not been read yet\n".into()),
+        Some(silence) if silence > stale_after => {
+            let seconds = silence.as_secs();
+            reasons.push(format!("store-silent: the store has been silent for {seconds} s\n"));
         }
-        Some(_) => None,
+        Some(_) => {}
     }
+    reasons
 }
 
 async fn metrics(State(app): State<AppState>) -> Response {
@@ -54,4 +61,24 @@ fn measure(app: &AppState) {
     gauge!("fhirtail_tail_silence_seconds").set(silence);
     gauge!("fhirtail_ring_age_seconds").set(seconds_since(app.hub.ring_since()));
     gauge!("fhirtail_scans").set(app.limits.scans().running() as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_named() {
+        let names = |stops, silence: Option<u64>| {
+            let reasons = reasons(stops, silence.map(Duration::from_secs), Duration::from_secs(15));
+            reasons
+                .iter()
+                .map(|line| line.split(':').next().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert!(names(false, Some(15)).is_empty());
+        assert_eq!(names(false, None), ["log-unread"]);
+        assert_eq!(names(false, Some(16)), ["store-silent"]);
+        assert_eq!(names(true, Some(16)), ["stopping", "store-silent"]);
+    }
 }

@@ -21,6 +21,7 @@ use crate::{
 /// What is free, and what is taken.
 #[derive(Debug)]
 pub struct Limits {
+    most: usize,
     streams: Arc<Semaphore>,
     per_address: Option<usize>,
     addresses: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
@@ -40,11 +41,17 @@ impl Limits {
     #[must_use]
     pub fn new(args: &LimitArgs) -> Self {
         Self {
+            most: args.max_streams,
             streams: semaphore(args.max_streams),
             per_address: args.max_streams_per_address,
             addresses: Mutex::default(),
             scans: Turns::new(args.max_scans),
         }
+    }
+
+    /// How many streams there may be.
+    pub(super) fn most(&self) -> usize {
+        self.most
     }
 
     /// A place for a stream to a peer.

@@ -19,15 +19,18 @@ use tower_http::{
 
 pub use limits::Limits;
 
+use caller::Caller;
+
 use crate::{
     error::ApiError,
     fhir::{ResourceType, outcome::IssueType},
     live::Hub,
-    session::Times,
+    session::{Admission, Place, Roll, Times},
     store::{Lookup, Store, StoreError, Write, WriteError, Written, detached},
 };
 
 mod bundle;
+mod caller;
 mod compress;
 mod conditions;
 mod entries;
@@ -39,6 +42,7 @@ mod page;
 mod read;
 mod request;
 mod search;
+mod streams;
 mod write;
 
 /// What the handlers share.
@@ -52,6 +56,8 @@ pub struct AppState {
     pub options: Arc<HttpOptions>,
     /// How many streams there may be.
     pub limits: Arc<Limits>,
+    /// The open streams.
+    pub roll: Arc<Roll>,
     /// The server is going away: no new streams, and the open ones end.
     pub drain: CancellationToken,
 }
@@ -92,6 +98,12 @@ impl AppState {
         detached(async move { store.commit(writes).await }).await
     }
 
+    /// What a stream is let in with.
+    fn admission(&self, place: Place, caller: &mut Caller) -> Admission {
+        let (cut_off, asked) = (caller.cut_off.clone(), std::mem::take(&mut caller.asked));
+        Admission { place, cut_off, roll: Arc::clone(&self.roll), asked }
+    }
+
     fn times(&self) -> Times {
         Times {
             keep_alive: self.options.keep_alive,
@@ -110,6 +122,7 @@ pub fn router(state: AppState) -> Router {
         .merge(export::routes())
         .merge(health::routes())
         .merge(page::routes())
+        .merge(streams::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(compress::layer))

@@ -53,6 +53,8 @@ pub struct Hub {
     /// Anything is new: changes, how far the log has come, whether it rests.
     told: watch::Sender<()>,
     heard: watch::Sender<Option<Instant>>,
+    /// When the oldest entry was made that the log holds, as last measured.
+    pub(super) oldest: watch::Sender<Option<Timestamp>>,
     head: Head,
     pub(super) lanes: Lanes,
     pub(super) tasks: TaskTracker,
@@ -79,13 +81,14 @@ impl Hub {
             moved: watch::Sender::default(),
             told: watch::Sender::default(),
             heard: watch::Sender::default(),
+            oldest: watch::Sender::default(),
             head: Head::default(),
             lanes: Lanes::new(options.readers.saturating_sub(1), options.ring_bytes),
             tasks,
             stop,
         });
         hub.tasks.spawn(Arc::clone(&hub).keep_tail());
-        hub.tasks.spawn(headroom::keep_measuring(Arc::clone(&hub.store), hub.stop.clone()));
+        hub.tasks.spawn(headroom::keep_measuring(Arc::clone(&hub)));
         Ok(hub)
     }
 
@@ -119,6 +122,18 @@ impl Hub {
     #[must_use]
     pub fn silence(&self) -> Option<Duration> {
         self.heard.borrow().map(|at| at.elapsed())
+    }
+
+    /// As of when all positions work, as measured every half minute; `None`: it is not known.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Timestamp> {
+        *self.oldest.borrow()
+    }
+
+    /// How far the tail has read.
+    #[must_use]
+    pub fn level(&self) -> LogPosition {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).level()
     }
 
     /// Every change committed after this is in the ring, or yet to come into it. Some older ones

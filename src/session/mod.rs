@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::{
+    fhir::ResourceType,
     filter::Filter,
     frame::Format,
     history::{Cursor, History},
@@ -34,6 +35,7 @@ mod open;
 mod out;
 mod outgoing;
 mod replay;
+mod roll;
 mod scan;
 mod snapshot;
 mod turns;
@@ -42,8 +44,9 @@ mod write;
 use out::Out;
 
 pub use level::{Spoken, Voice};
-pub use open::{CutOff, OpenStream, Phase, Place, count_sent};
+pub use open::{Admission, CutOff, OpenStream, Phase, Place, count_sent};
 pub use outgoing::{Outgoing, Piece, Times, drained, millis, spread};
+pub use roll::{Asked, Line, Listed, Roll, Whereabouts};
 pub use turns::{Lost, Turn, Turns};
 pub(crate) use write::CHECKPOINT_AFTER;
 
@@ -200,6 +203,20 @@ impl Session {
                 Phase::Live
             }
             Stage::Rejoin { .. } | Stage::Live { .. } | Stage::End => Phase::Behind,
+        }
+    }
+
+    /// Where in the log it is, and which type its history is at.
+    #[must_use]
+    pub fn whereabouts(&self) -> (Option<LogPosition>, Option<ResourceType>) {
+        let of = |cursor: &Cursor| self.plan.types.get(cursor.type_index).copied();
+        match &self.stage {
+            Stage::Begin | Stage::End => (None, None),
+            Stage::Resume { log, cursor, .. } => (Some(*log), of(cursor)),
+            Stage::Replay { follow, cursor, .. } => (Some(follow.position()), of(cursor)),
+            Stage::Scan(history) => (Some(history.snapshot().position()), history.ty()),
+            Stage::Rejoin { log, .. } => (Some(*log), None),
+            Stage::Live { follow, .. } => (Some(follow.position()), None),
         }
     }
 

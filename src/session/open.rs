@@ -4,10 +4,13 @@ use std::sync::{Arc, OnceLock};
 
 use metrics::{counter, gauge};
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
-use tracing::info;
+use tracing::{field, info};
+
+use super::roll::{Asked, Line, Listed, Roll, Whereabouts};
+use crate::{fhir::ResourceType, position::LogPosition};
 
 /// What a stream is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// It waits for a snapshot, or sends one.
     History,
@@ -20,7 +23,12 @@ pub enum Phase {
 }
 
 impl Phase {
-    const fn name(self) -> &'static str {
+    /// All of them, in the order in which a stream goes through them.
+    pub const ALL: [Self; 4] = [Self::History, Self::Replay, Self::Behind, Self::Live];
+
+    /// One word, for logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::History => "history",
             Self::Replay => "replay",
@@ -46,14 +54,24 @@ impl CutOff {
 /// A place among the streams that the server has at once; free again when dropped.
 pub type Place = Vec<OwnedSemaphorePermit>;
 
-/// Counts a stream while it is open, and tells once how it ended.
+/// What a stream is let in with.
+#[derive(Debug, Default)]
+pub struct Admission {
+    /// Its place among the server's streams.
+    pub place: Place,
+    /// Where its connection says why it is cut off.
+    pub cut_off: CutOff,
+    /// The roll that it is to be on.
+    pub roll: Arc<Roll>,
+    /// Who asked for it.
+    pub asked: Asked,
+}
+
+/// A stream while it is open: counted, on the roll, and told of once, when it has ended.
 #[derive(Debug)]
 pub struct OpenStream {
-    format: &'static str,
-    phase: Phase,
+    line: Listed,
     opened: Instant,
-    events: u64,
-    bytes: u64,
     why: Option<Box<str>>,
     cut_off: CutOff,
     _place: Place,
@@ -62,27 +80,42 @@ pub struct OpenStream {
 impl OpenStream {
     /// A stream that begins now. `format` is a value of the metrics' label of that name.
     #[must_use]
-    pub fn new(format: &'static str, place: Place, cut_off: CutOff) -> Self {
+    pub fn new(format: &'static str, admission: Admission) -> Self {
+        let Admission { place, cut_off, roll, asked } = admission;
         counter!("fhirtail_streams_opened_total", "format" => format).increment(1);
-        let phase = Phase::History;
-        gauge(format, phase).increment(1.0);
-        let opened = Instant::now();
-        Self { format, phase, opened, events: 0, bytes: 0, why: None, cut_off, _place: place }
+        gauge(format, Phase::History).increment(1.0);
+        let line = roll.enter(format, asked);
+        Self { line, opened: Instant::now(), why: None, cut_off, _place: place }
     }
 
     /// It has come into a phase.
     pub fn enters(&mut self, phase: Phase) {
-        if self.phase != phase {
-            gauge(self.format, self.phase).decrement(1.0);
-            gauge(self.format, phase).increment(1.0);
-            self.phase = phase;
+        let before = std::mem::replace(&mut self.line.lock().phase, phase);
+        if before != phase {
+            gauge(self.line.format, before).decrement(1.0);
+            gauge(self.line.format, phase).increment(1.0);
         }
     }
 
     /// So many events, in so many bytes, are on their way.
     pub fn sent(&mut self, events: u64, bytes: usize) {
-        self.events += events;
-        self.bytes += bytes as u64;
+        let mut now = self.line.lock();
+        now.events += events;
+        now.bytes += bytes as u64;
+    }
+
+    /// All changes before `at` are on their way: so many events, in so many bytes.
+    pub fn delivers(&mut self, at: LogPosition, events: u64, bytes: usize) {
+        let mut now = self.line.lock();
+        now.at = Some(at);
+        now.events += events;
+        now.bytes += bytes as u64;
+    }
+
+    /// All changes before `at` are on their way. `reading`: the type that its history is at.
+    pub fn is_at(&mut self, at: Option<LogPosition>, reading: Option<ResourceType>) {
+        let mut now = self.line.lock();
+        (now.at, now.reading) = (at, reading);
     }
 
     /// Why it ends; without a word, it was the client who went.
@@ -103,11 +136,18 @@ fn gauge(format: &'static str, phase: Phase) -> metrics::Gauge {
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        gauge(self.format, self.phase).decrement(1.0);
-        let Self { format, events, bytes, .. } = self;
+        let Line { number, format, ref asked, .. } = *self.line;
+        let Whereabouts { phase, events, bytes, .. } = self.line.now();
+        gauge(format, phase).decrement(1.0);
         let why = self.cut_off.0.get().or(self.why.as_ref());
         let why = why.map_or("the client went", |why| &**why);
         let seconds = self.opened.elapsed().as_secs_f64();
-        info!(format, events, bytes, seconds, why, "stream ended");
+        // What was asked for may name people: the path does not.
+        let path = asked.query.split('?').next();
+        let (peer, phase) = (asked.peer.map(field::display), phase.name());
+        info!(
+            stream = number,
+            peer, path, format, phase, events, bytes, seconds, why, "stream ended"
+        );
     }
 }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Session,
-    open::{CutOff, OpenStream, Phase, Place, count_sent},
+    open::{Admission, OpenStream, Phase, count_sent},
 };
 use crate::{
     fhir::outcome::{self, IssueType},
@@ -67,8 +67,8 @@ pub enum Piece {
 impl Outgoing {
     /// A stream that takes a place among the server's.
     #[must_use]
-    pub fn new(session: Session, times: Times, place: Place, cut_off: CutOff) -> Self {
-        let open = OpenStream::new(session.format.name(), place, cut_off);
+    pub fn new(session: Session, times: Times, admission: Admission) -> Self {
+        let open = OpenStream::new(session.format.name(), admission);
         Self { session, open, times, begun: false, heard_at: Instant::now() }
     }
 
@@ -138,6 +138,8 @@ impl Outgoing {
                     }
                 };
                 self.open.enters(self.session.phase());
+                let (at, reading) = self.session.whereabouts();
+                self.open.is_at(at, reading);
                 while let Some(chunk) = self.take_chunk() {
                     self.session.rest();
                     yield Ok(Piece::Chunk(chunk));

@@ -52,6 +52,15 @@ pub enum StoreError {
     Failed(String),
 }
 
+/// How far apart two places of a log are, as that log counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Distance {
+    /// So many changes.
+    Changes(u64),
+    /// So many seconds between two commits.
+    Seconds(u64),
+}
+
 /// A FHIR store: a set of resources, and the log of their changes in commit order.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug + 'static {
@@ -72,6 +81,13 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// When the oldest entry was made that the log still holds: as of then, all positions work.
     /// `None`: it holds none, or the store may not be asked (which it logs once).
     async fn oldest(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// How far it is from a place of the log to a later one; none from a later to an earlier one.
+    fn distance(&self, from: LogPosition, to: LogPosition) -> Distance {
+        // A log that numbers its changes.
+        let count = |place: LogPosition| place.time.saturating_add(place.consumed.into());
+        Distance::Changes(count(to).saturating_sub(count(from)))
+    }
 
     /// An instant T, and reads as of T.
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError>;

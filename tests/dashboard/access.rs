@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// axe-core, which `tests/run` fetches.
-fn axe() -> String {
+pub(crate) fn axe() -> String {
     let named = std::env::var_os("FHIRTAIL_AXE").map(PathBuf::from);
     let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/axe-core/package/axe.min.js");
     let file = named.unwrap_or_else(usual);
@@ -21,7 +21,7 @@ fn axe() -> String {
 }
 
 /// What axe finds that is serious or worse.
-async fn faults(browser: &Browser) -> Value {
+pub(crate) async fn faults(browser: &Browser) -> Value {
     const RUN: &str = "return axe.run(document, { resultTypes: ['violations'] }).then(found =>
         found.violations.filter(one => ['serious', 'critical'].includes(one.impact))
             .map(one => [one.id, one.help, one.nodes.slice(0, 3).map(node => node.html)]))";

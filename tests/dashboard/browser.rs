@@ -112,10 +112,16 @@ impl Browser {
         self.run(&format!("return import('/dashboard/app.js').then(page => {expression})")).await
     }
 
-    /// Waits until an expression is true. Returns how long that took.
+    /// Waits until an expression on the page's model and stream is true. Returns how long that
+    /// took.
     pub(crate) async fn until(&self, expression: &str) -> Duration {
+        self.wait(&format!("import('/dashboard/app.js').then(page => {expression})")).await
+    }
+
+    /// The same for an expression on whatever page is open.
+    pub(crate) async fn wait(&self, expression: &str) -> Duration {
         let start = Instant::now();
-        while self.ask(expression).await != Value::Bool(true) {
+        while self.run(&format!("return {expression}")).await != Value::Bool(true) {
             if start.elapsed() > PATIENCE {
                 let text = self.run("return document.body.innerText.slice(0, 1500)").await;
                 panic!("never: {expression}\n{}", text.as_str().unwrap_or_default());

@@ -8,5 +8,6 @@ mod gaps;
 mod large;
 mod model;
 mod states;
+mod streams;
 #[path = "../support/mod.rs"]
 mod support;

@@ -8,7 +8,7 @@ use fhirtail::{
     live::Hub,
     plan::Plan,
     position::Position,
-    session::{CutOff, Outgoing, Session, Times, Turns},
+    session::{Admission, Outgoing, Session, Times, Turns},
     store::Store,
 };
 use tokio::time::timeout;
@@ -82,7 +82,7 @@ impl Client {
         if self.store.knobs.in_turn {
             session.scans_in_turn(Arc::clone(&process.turns), None);
         }
-        let outgoing = Outgoing::new(session, times(), Vec::new(), CutOff::default());
+        let outgoing = Outgoing::new(session, times(), Admission::default());
         let carrier = Carrier::new(hub, outgoing, self.store.knobs.crowd);
         let (parser, inbox) = (Parser::resuming(id), VecDeque::new());
         self.connection = Some(Connection { at, carrier, parser, inbox });

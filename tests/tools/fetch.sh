@@ -93,6 +93,18 @@ fetch_chromium() {
     install chromium chromium-driver
 }
 
+# What judges docker/: promtool, systemd-analyze, Kubernetes' schemas; and a real nginx.
+fetch_deployment_tools() {
+    command -v nginx >/dev/null || install nginx
+    command -v promtool >/dev/null || install prometheus
+    command -v systemd-analyze >/dev/null || install systemd
+    local into=$TARGET/python
+    if [ ! -d "$into/kubernetes_validate" ]; then
+        say "fetching Kubernetes' schemas"
+        python3 -m pip install --quiet --target "$into" pyyaml==6.0.3 kubernetes-validate==1.37.0
+    fi
+}
+
 install() { # PACKAGES
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "needed: $* (Debian: apt-get install $*)"
     say "installing $*"

@@ -12,7 +12,8 @@ use axum::{
 
 use super::{
     AppState,
-    export::{Caller, pairs},
+    caller::Caller,
+    export::pairs,
     limits::Full,
     request::{OfType, collect, is_json, text_of},
 };
@@ -80,7 +81,7 @@ async fn form(app: &AppState, headers: &HeaderMap, body: Body) -> Result<Pairs, 
 async fn search(
     app: AppState,
     ty: ResourceType,
-    caller: Caller,
+    mut caller: Caller,
     pairs: Pairs,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -95,7 +96,7 @@ async fn search(
         return Err(StoreError::Unavailable("this server is stopping".into()).into());
     }
     let full = |full: Full| full.refusal(spread(app.options.retry));
-    let place = app.limits.place(caller.peer).map_err(full)?;
+    let place = app.limits.place(caller.address()).map_err(full)?;
     let turns = Arc::clone(app.limits.scans());
     let turn = turns.take_now().ok_or(Full::Scans).map_err(full)?;
     // Whoever can't be answered hears so by a status.
@@ -103,7 +104,7 @@ async fn search(
     let link = format!("{base}/{ty}{}", query_of(&pairs, &search.ignored));
     let head = head(shape, &search.ignored);
     let answer = answer(&search, shape, format!("{base}/{ty}/"));
-    let open = OpenStream::new(shape.name(), place, caller.cut_off);
+    let open = OpenStream::new(shape.name(), app.admission(place, &mut caller));
     let found = Found { search, answer, link, reading, open };
     Ok((head, found.into_body(app.times())).into_response())
 }
@@ -188,7 +189,8 @@ fn query_of(pairs: &[(String, String)], ignored: &[String]) -> String {
     query
 }
 
-fn encode(query: &mut String, text: &str) {
+/// Appends a text as part of a URL's query.
+pub(super) fn encode(query: &mut String, text: &str) {
     for byte in text.bytes() {
         match byte {
             b'A'..=b'Z'

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{
-    Changes, LogPosition, Lookup, ResourceType, Snapshot, Store, StoreError, Write, WriteError,
-    Written, detached,
+    Changes, Distance, LogPosition, Lookup, ResourceType, Snapshot, Store, StoreError, Write,
+    WriteError, Written, detached,
 };
 use crate::position::Epoch;
 use head::Head;
@@ -139,6 +139,11 @@ impl Store for MongoStore {
     async fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
         let log = self.log.clone();
         detached(async move { log.found(log::oldest_instant(&log)).await }).await
+    }
+
+    fn distance(&self, from: LogPosition, to: LogPosition) -> Distance {
+        let seconds = |place: LogPosition| u64::from(time::seconds(place.time));
+        Distance::Seconds(seconds(to).saturating_sub(seconds(from)))
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {

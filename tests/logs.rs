@@ -1,0 +1,167 @@
+//! What the server logs: one line for each stream, once it has ended, with its why.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
+
+mod support;
+
+use std::{
+    io::{BufRead, BufReader, Lines},
+    process::{Child, ChildStderr, ChildStdout, Command, Stdio},
+};
+
+use serde_json::Value;
+use support::{
+    Bench, client,
+    stream::EventStream,
+    writes::{commit, patient, put},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const QUERY: &str = "/fhir/$export?_type=Patient&_since=2020-01-01T00:00:00Z";
+
+/// A server whose log is read.
+struct Logged {
+    child: Child,
+    base: String,
+    lines: Lines<BufReader<ChildStderr>>,
+}
+
+impl Logged {
+    fn serve(store: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fhirtail"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--store", store]).args(arguments);
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary");
+        let lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
+        let mut logged = Self { child, base: String::new(), lines };
+        while logged.base.is_empty() {
+            let line = logged.next();
+            let text = line["message"].as_str().expect("a message");
+            if let Some(at) = text.find("http://") {
+                logged.base = text[at..].split("/fhir").next().expect("a URL").to_owned();
+            }
+        }
+        logged
+    }
+
+    fn next(&mut self) -> Value {
+        let line = self.lines.next().expect("a line").expect("text");
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"))
+    }
+
+    /// The next word of a stream's end.
+    fn ended(&mut self) -> Value {
+        loop {
+            let line = self.next();
+            if line["message"] == "stream ended" {
+                return line;
+            }
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill").success());
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An embedded store with `count` patients of about `bytes`, free for another process.
+async fn left_alone(count: usize, bytes: usize) -> Bench {
+    let bench = support::embedded();
+    for n in 0..count {
+        commit(bench.store.as_ref(), vec![put(&patient(n, &"x".repeat(bytes)))]).await;
+    }
+    bench.store.close().await;
+    bench
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_end_of_a_stream_is_one_line_with_its_why() {
+    let bench = left_alone(24, 1 << 20).await;
+    let mut server = Logged::serve(&bench.name, &["--write-deadline", "0.3", "--drain", "0.1"]);
+
+    let whole = client().get(server.url(QUERY)).header("Accept", "application/fhir+ndjson");
+    let lines = whole.send().await.expect("an answer").text().await.expect("text");
+    let line = server.ended();
+    assert_eq!((&line["format"], &line["why"]), (&"ndjson".into(), &"all is sent".into()));
+    assert_eq!((&line["stream"], &line["events"]), (&1.into(), &24.into()));
+    assert_eq!(line["bytes"], lines.len());
+    // Of what was asked for the path is told: the query may name people.
+    assert_eq!((&line["path"], &line["level"]), (&"/fhir/$export".into(), &"INFO".into()));
+    assert!(line["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{line}");
+    assert!(!line.to_string().contains("_since"), "{line}");
+
+    let mut stream = EventStream::open(&server.url(QUERY), None).await;
+    stream.until("caught-up").await;
+    drop(stream);
+    let line = server.ended();
+    assert_eq!((&line["stream"], &line["why"]), (&2.into(), &"the client went".into()));
+    assert_eq!((&line["format"], &line["events"]), (&"sse".into(), &25.into()));
+    assert!(line["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{line}");
+
+    // Who takes nothing of a history that is longer than what sockets hold.
+    let mut stalled = TcpStream::connect(server.base.trim_start_matches("http://")).await;
+    let request = format!("GET {QUERY} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n");
+    let socket = stalled.as_mut().expect("a connection");
+    socket.write_all(request.as_bytes()).await.expect("written");
+    socket.read_u8().await.expect("an answer");
+    let line = server.ended();
+    let why = line["why"].as_str().expect("text");
+    assert!(why.contains("took nothing"), "{line}");
+    assert_eq!((&line["stream"], &line["phase"]), (&3.into(), &"history".into()));
+
+    let mut stream = EventStream::open(&server.url(QUERY), None).await;
+    stream.until("caught-up").await;
+    server.signal("-TERM");
+    let line = server.ended();
+    assert_eq!((&line["stream"], &line["why"]), (&4.into(), &"the server is stopping".into()));
+    let more = std::iter::from_fn(|| server.lines.next()).map(|line| line.expect("text"));
+    assert!(!more.into_iter().any(|line| line.contains("stream ended")), "one line each");
+}
+
+/// A process that does not outlive its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What people read, on the terminal that `script` makes.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_terminal_it_is_text() {
+    let bench = left_alone(1, 10).await;
+    let binary = env!("CARGO_BIN_EXE_fhirtail");
+    let command = format!("exec {binary} serve --listen 127.0.0.1:0 --store {}", bench.name);
+    // Its terminal goes with it, and what runs there.
+    let script = Command::new("script")
+        .args(["--quiet", "--flush", "--return", "--command", &command, "/dev/null"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut script = Ended(script.expect("script (Debian: bsdutils)"));
+    let out: ChildStdout = script.0.stdout.take().expect("stdout");
+    for line in BufReader::new(out).lines() {
+        let line = line.expect("text");
+        assert!(!line.starts_with('{'), "{line}");
+        if line.contains("fhirtail serves") {
+            assert!(line.contains("INFO"), "{line}");
+            return;
+        }
+    }
+    panic!("it never said where it is");
+}
