@@ -202,8 +202,9 @@ async fn assert_refused(response: Response, status: u16) {
 /// leaves a place.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_stream_more_than_there_may_be() {
-    let bench = support::embedded();
     for (limit, status) in [("--max-streams", 503), ("--max-streams-per-address", 429)] {
+        // A server that ends closes its store.
+        let bench = support::embedded();
         let app = App::with(bench.store.clone(), &[limit, "1"]).await;
         let first = silent(&app, ALL, SSE, b"event: caught-up").await;
         let mut browser = EventStream::open(&app.url(ALL), None).await;
