@@ -30,3 +30,4 @@ pub mod session;
 pub mod store;
 pub mod telemetry;
 pub mod type_filter;
+mod words;

@@ -1,6 +1,7 @@
 //! Judgement of the collections: which are read, and what is odd about them. Pure.
 
-use super::findings::{Asked, Finding, Level, bytes, quoted};
+use super::findings::{Asked, Finding, Level, quoted};
+use crate::words::bytes;
 
 /// What kind of collection it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

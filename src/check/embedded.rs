@@ -2,10 +2,13 @@
 
 use std::{path::Path, time::Duration};
 
-use super::findings::{Finding, bytes};
-use crate::store::{
-    Store, StoreError,
-    embedded::{EmbeddedOptions, EmbeddedStore, OpenError},
+use super::findings::Finding;
+use crate::{
+    store::{
+        Store, StoreError,
+        embedded::{EmbeddedOptions, EmbeddedStore, OpenError},
+    },
+    words::bytes,
 };
 
 /// All that is to be said of the store in a directory. None is made where there is none.

@@ -353,21 +353,6 @@ fn refused(check: &'static str, what: &str, refusal: &Refusal, grant: String) ->
     Finding { mend: refusal.denied.then_some(grant), ..finding }
 }
 
-/// A size for people.
-pub(super) fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KB", "MB", "GB", "TB"];
-    let mut size = bytes as f64;
-    let mut unit = 0;
-    while size >= 1000.0 && unit + 1 < UNITS.len() {
-        size /= 1000.0;
-        unit += 1;
-    }
-    match unit {
-        0 => format!("{bytes} B"),
-        _ => format!("{size:.1} {}", UNITS[unit]),
-    }
-}
-
 fn duration(hours: f64) -> String {
     match hours {
         hours if hours < 1.0 => format!("{:.0} min", hours * 60.0),

@@ -55,36 +55,30 @@ PYTHON
 
 # The HL7 examples of R4 (CC0): 5,306 resources.
 fetch_examples() {
-    local into=$TARGET/hl7-examples
-    if [ ! -d "$into/package" ]; then
-        say "fetching the HL7 examples (19 MB)"
-        command -v npm >/dev/null || install npm
-        mkdir -p "$into"
-        (cd "$into" && npm pack --silent "$EXAMPLES@4.0.1" >/dev/null)
-        check_sha256 "$into/$EXAMPLES-4.0.1.tgz" "$EXAMPLES_SHA256"
-        rm -rf "$into/part" && mkdir "$into/part"
-        tar -xzf "$into/$EXAMPLES-4.0.1.tgz" -C "$into/part"
-        mv "$into/part/package" "$into/package"
-        rm -r "$into/part" "$into/$EXAMPLES-4.0.1.tgz"
-    fi
-    FHIRTAIL_EXAMPLES=$(cd "$into/package" && pwd)
+    fetch_npm "$EXAMPLES" 4.0.1 "$EXAMPLES_SHA256" "$TARGET/hl7-examples"
+    FHIRTAIL_EXAMPLES=$(cd "$TARGET/hl7-examples/package" && pwd)
     export FHIRTAIL_EXAMPLES
 }
 
 # axe-core (MPL-2.0), which looks for what keeps people from using a page.
 fetch_axe() {
-    local into=$TARGET/axe-core
-    if [ ! -f "$into/package/axe.min.js" ]; then
-        say "fetching axe-core (3 MB)"
-        command -v npm >/dev/null || install npm
-        mkdir -p "$into"
-        (cd "$into" && npm pack --silent "$AXE@$AXE_VERSION" >/dev/null)
-        check_sha256 "$into/$AXE-$AXE_VERSION.tgz" "$AXE_SHA256"
-        tar -xzf "$into/$AXE-$AXE_VERSION.tgz" -C "$into" package/axe.min.js package/LICENSE
-        rm "$into/$AXE-$AXE_VERSION.tgz"
-    fi
-    FHIRTAIL_AXE=$(cd "$into/package" && pwd)/axe.min.js
+    fetch_npm "$AXE" "$AXE_VERSION" "$AXE_SHA256" "$TARGET/axe-core" package/axe.min.js package/LICENSE
+    FHIRTAIL_AXE=$(cd "$TARGET/axe-core/package" && pwd)/axe.min.js
     export FHIRTAIL_AXE
+}
+
+fetch_npm() { # NAME VERSION SHA256 INTO MEMBERS
+    local archive=$4/$1-$2.tgz
+    [ ! -d "$4/package" ] || return 0
+    say "fetching $1"
+    command -v npm >/dev/null || install npm
+    mkdir -p "$4"
+    (cd "$4" && npm pack --silent "$1@$2" >/dev/null)
+    check_sha256 "$archive" "$3"
+    rm -rf "$4/part" && mkdir "$4/part"
+    tar -xzf "$archive" -C "$4/part" "${@:5}"
+    mv "$4/part/package" "$4/package"
+    rm -r "$4/part" "$archive"
 }
 
 # A real browser: chromium and the chromedriver of the same version.

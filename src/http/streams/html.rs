@@ -5,8 +5,8 @@ use std::fmt::{self, Write};
 use super::{
     view::{Behind, Log, Row, Totals, View},
     wanted::{By, Wanted},
-    words::{bytes, count, span},
 };
+use crate::words::{bytes, count, span};
 
 /// A text within markup or within a quoted attribute.
 struct Text<'t>(&'t str);

@@ -15,7 +15,6 @@ use crate::{error::ApiError, fhir::outcome::IssueType};
 mod html;
 mod view;
 mod wanted;
-mod words;
 
 use view::View;
 use wanted::Wanted;

@@ -1,7 +1,7 @@
 //! Numbers as people read them. Pure.
 
 /// 15000 as `15,000`.
-pub(super) fn count(number: u64) -> String {
+pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -14,7 +14,7 @@ pub(super) fn count(number: u64) -> String {
 }
 
 /// Bytes, in the unit that leaves up to three digits before the point.
-pub(super) fn bytes(number: u64) -> String {
+pub(crate) fn bytes(number: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut value = number as f64;
     let mut unit = 0;
@@ -29,7 +29,7 @@ pub(super) fn bytes(number: u64) -> String {
 }
 
 /// A stretch of time by its two largest units.
-pub(super) fn span(seconds: f64) -> String {
+pub(crate) fn span(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
     let [minutes, hours, days] = [whole / 60, whole / 3600, whole / 86_400];
     match (days, hours, minutes) {
@@ -48,8 +48,8 @@ mod tests {
     fn numbers_are_told_short() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!(
-            [0, 999, 1_000, 999_960, 5_300_000_000].map(bytes),
-            ["0 B", "999 B", "1.0 kB", "1.0 MB", "5.3 GB"]
+            [0, 999, 1_000, 999_960, 5_300_000_000, u64::MAX].map(bytes),
+            ["0 B", "999 B", "1.0 kB", "1.0 MB", "5.3 GB", "18446744.1 TB"]
         );
         assert_eq!(
             [0.4, 61.0, 3_725.0, 90_000.0].map(span),
