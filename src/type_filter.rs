@@ -158,31 +158,7 @@ fn of_type(text: &str) -> Result<(ResourceType, &str), ApiError> {
 
 /// A query's parameters, decoded, in order.
 fn pairs(query: &str) -> Pairs {
-    let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
-    let pair = |parameter: &str| {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        (decoded(name), decoded(value))
-    };
-    parameters.map(pair).collect()
-}
-
-/// A text of a query, without its escapes: `+` is a space, `%xx` a byte.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        let digit = |at: usize| after.get(at).and_then(|digit| char::from(*digit).to_digit(16));
-        match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push((high << 4 | low) as u8);
-                rest = &after[2..];
-            }
-            (b'+', ..) => bytes.push(b' '),
-            (other, ..) => bytes.push(*other),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    form_urlencoded::parse(query.as_bytes()).into_owned().collect()
 }
 
 fn check_size(texts: &[&str]) -> Result<(), ApiError> {

@@ -1,7 +1,6 @@
 //! The whole server as its users feel it, measured: history, search, fan-out, bursts, filtered and
 //! idle streams, what MongoDB pays, a reconnect storm, clients that stall. Beside each figure, in the
-//! same run, what
-//! it is to be compared with. `docs/PERFORMANCE.md` says how each is taken.
+//! same run, what it is to be compared with. `docs/PERFORMANCE.md` says how each is taken.
 //!
 //! ```text
 //! cargo bench --bench server                          all, some twenty minutes
