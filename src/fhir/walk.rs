@@ -57,12 +57,20 @@ impl<L> Tree<L> {
     /// Gives each value at the end of a path, as its JSON text, with the leaf that it is for. An
     /// array is walked item by item; null is no value, and an array in an array holds none.
     ///
+    /// Reads no further than to the last member that a path begins with: no name stands twice in
+    /// a resource.
+    ///
     /// # Errors
-    /// The text is not JSON.
+    /// The text is not JSON, as far as it was read.
     pub fn walk(&self, json: &[u8], mut found: impl FnMut(&L, &str)) -> serde_json::Result<()> {
         let mut reader = serde_json::Deserializer::from_slice(json);
-        Walk { tree: self, found: &mut found, is_item: false }.deserialize(&mut reader)?;
-        reader.end()
+        let mut enough = false;
+        let place = Place::Text { enough: &mut enough };
+        let walked = Walk { tree: self, found: &mut found, place }.deserialize(&mut reader);
+        match enough {
+            true => Ok(()),
+            false => walked.and_then(|()| reader.end()),
+        }
     }
 
     /// Whether values are needed as a whole, and not only some of their members.
@@ -98,13 +106,22 @@ fn is_text(raw: Option<&str>, wanted: &str) -> bool {
 struct Walk<'w, L, F> {
     tree: &'w Tree<L>,
     found: &'w mut F,
-    /// The value is an item of an array.
-    is_item: bool,
+    place: Place<'w>,
+}
+
+/// Where a value stands.
+enum Place<'w> {
+    /// It is a whole text, whose rest may stay unread: that there is `enough` is told here.
+    Text { enough: &'w mut bool },
+    /// It is an item of an array.
+    Item,
+    /// It is a member's.
+    Member,
 }
 
 impl<'w, L, F: FnMut(&L, &str)> Walk<'w, L, F> {
     fn onto(&mut self, tree: &'w Tree<L>) -> Walk<'_, L, F> {
-        Walk { tree, found: self.found, is_item: false }
+        Walk { tree, found: self.found, place: Place::Member }
     }
 
     fn item(&mut self, raw: &str) {
@@ -116,8 +133,10 @@ impl<'w, L, F: FnMut(&L, &str)> Walk<'w, L, F> {
             }
         }
         if !tree.members.is_empty() && raw.starts_with('{') {
+            let place = Place::Text { enough: &mut false };
             // It has been read once: it is JSON.
-            let _ = serde_json::Deserializer::from_str(raw).deserialize_map(self.onto(tree));
+            let _ = serde_json::Deserializer::from_str(raw)
+                .deserialize_map(Walk { place, ..self.onto(tree) });
         }
     }
 }
@@ -147,10 +166,17 @@ impl<'de, L, F: FnMut(&L, &str)> Visitor<'de> for Walk<'_, L, F> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
         let tree = self.tree;
+        let mut missing = tree.members.len();
         while let Some(member) = members.next_key_seed(Among(&tree.members))? {
-            match member {
-                Some(tree) => members.next_value_seed(self.onto(tree))?,
-                None => drop(members.next_value::<IgnoredAny>()?),
+            let Some(tree) = member else {
+                members.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            members.next_value_seed(self.onto(tree))?;
+            missing = missing.saturating_sub(1);
+            if let (0, Place::Text { enough }) = (missing, &mut self.place) {
+                **enough = true;
+                return Ok(());
             }
         }
         Ok(())
@@ -158,11 +184,11 @@ impl<'de, L, F: FnMut(&L, &str)> Visitor<'de> for Walk<'_, L, F> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
         let tree = self.tree;
-        if self.is_item {
+        if matches!(self.place, Place::Item) {
             while items.next_element::<IgnoredAny>()?.is_some() {}
             return Ok(());
         }
-        while items.next_element_seed(Walk { is_item: true, ..self.onto(tree) })?.is_some() {}
+        while items.next_element_seed(Walk { place: Place::Item, ..self.onto(tree) })?.is_some() {}
         Ok(())
     }
 
@@ -211,5 +237,35 @@ impl<'w, L> Visitor<'_> for Among<'w, L> {
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
         Ok(self.0.iter().find(|(known, _)| *known == name).map(|(_, tree)| tree))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(paths: &[&'static str]) -> Tree<&'static str> {
+        let mut tree = Tree::default();
+        for path in paths {
+            let steps: Vec<_> = path.split('.').map(|name| Step { name, only: None }).collect();
+            tree.add(&steps, *path);
+        }
+        tree
+    }
+
+    fn walked(paths: &[&'static str], json: &str) -> Option<Vec<String>> {
+        let mut found = Vec::new();
+        let walk = tree(paths).walk(json.as_bytes(), |_, raw| found.push(raw.to_owned()));
+        walk.ok().map(|()| found)
+    }
+
+    #[test]
+    fn the_rest_of_a_text_is_not_read_once_all_paths_have_been() {
+        let json = r#"{"z":0,"a":[{"b":1,"c":2},{"c":3,"b":4}],"d":5,"e":"#;
+        let texts = |texts: &[&str]| Some(texts.iter().map(|&text| text.to_owned()).collect());
+        assert_eq!(walked(&["a.b"], json), texts(&["1", "4"]));
+        assert_eq!(walked(&["d", "a.b", "a.c"], json), texts(&["1", "2", "3", "4", "5"]));
+        assert_eq!(walked(&["a.b", "f"], json), None, "what may be there is looked for");
+        assert_eq!(walked(&["z.y", "d"], json), texts(&["5"]));
     }
 }

@@ -1,5 +1,7 @@
 //! The bytes of a search's answer: lines, or one Bundle that is written as the result comes. Pure.
 
+use std::fmt::{self, Write as _};
+
 use super::subset::Subset;
 use crate::fhir::outcome;
 
@@ -55,7 +57,7 @@ impl Answer {
         out.extend_from_slice(
             br#"{"resourceType":"Bundle","type":"searchset","link":[{"relation":"self","url":"#,
         );
-        out.extend_from_slice(quoted(link).as_bytes());
+        quote(out, link);
         out.extend_from_slice(b"}]");
         if !ignored.is_empty() {
             let text = format!("ignored, since this server does not do it: {}", ignored.join(", "));
@@ -67,7 +69,7 @@ impl Answer {
     }
 
     /// A resource that is found.
-    pub fn resource(&mut self, out: &mut Vec<u8>, id: &str, json: &[u8]) {
+    pub fn resource(&mut self, out: &mut Vec<u8>, id: impl fmt::Display, json: &[u8]) {
         self.found += 1;
         if self.counts {
             return;
@@ -78,7 +80,7 @@ impl Answer {
         }
         self.entry(out);
         out.extend_from_slice(br#"{"fullUrl":"#);
-        out.extend_from_slice(quoted(&format!("{}{id}", self.full_url)).as_bytes());
+        self.write_full_url(out, id);
         out.extend_from_slice(br#","resource":"#);
         self.part(out, json);
         out.extend_from_slice(br#","search":{"mode":"match"}}"#);
@@ -98,6 +100,14 @@ impl Answer {
         out.push(b'}');
     }
 
+    fn write_full_url(&mut self, out: &mut Vec<u8>, id: impl fmt::Display) {
+        let base = self.full_url.len();
+        // Writing into a text can't fail.
+        let _ = write!(self.full_url, "{id}");
+        quote(out, &self.full_url);
+        self.full_url.truncate(base);
+    }
+
     fn entry(&mut self, out: &mut Vec<u8>) {
         // An empty array is not FHIR's JSON, so the first entry opens it.
         let before: &[u8] = match std::mem::replace(&mut self.begun, true) {
@@ -115,9 +125,10 @@ impl Answer {
     }
 }
 
-/// A text as JSON.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+/// Writes a text as JSON.
+fn quote(out: &mut Vec<u8>, text: &str) {
+    // Writing a text into memory can't fail.
+    let _ = serde_json::to_writer(out, text);
 }
 
 #[cfg(test)]

@@ -56,6 +56,9 @@ impl Session {
         let opening = Format::opening(part.ty, &self.stem(log, part.type_index).to_string());
         let narrowed = self.plan.narrows(part.ty);
         let elements = self.plan.elements.part(part.ty);
+        if self.format == Format::Ndjson && !narrowed && elements.is_none() {
+            return self.share_part(part);
+        }
         self.out.buffer().reserve(CHUNK_BYTES + CHUNK_BYTES / 4);
         let mut last = None;
         for index in part.range.clone() {
@@ -78,6 +81,14 @@ impl Session {
             last = Some(key);
         }
         last.map(KeyRef::to_key)
+    }
+
+    /// Writes all of the resources, as the lines that they are. Gives the last one's key.
+    fn share_part(&mut self, part: &Part<'_>) -> Option<ScanKey> {
+        let last = part.batch.key(part.range.end.checked_sub(1)?)?;
+        self.out.share(&part.batch.lines(part.range.clone()));
+        self.events += part.range.len() as u64;
+        Some(last.to_key())
     }
 
     fn stem(&self, log: LogPosition, type_index: usize) -> Stem {

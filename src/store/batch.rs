@@ -67,6 +67,14 @@ impl ScanBatch {
         self.lines.get(self.span(index)).unwrap_or_default()
     }
 
+    /// The lines of some of the resources, one behind the other, to share.
+    #[must_use]
+    pub fn lines(&self, range: Range<usize>) -> Bytes {
+        let start = self.start(range.start, |row| row.line_end);
+        let end = self.start(range.end, |row| row.line_end);
+        if start < end { self.lines.slice(start..end) } else { Bytes::new() }
+    }
+
     /// The resource at an index as compact JSON, to share.
     #[must_use]
     pub fn json(&self, index: usize) -> Bytes {
@@ -179,6 +187,11 @@ mod tests {
             assert_eq!(batch.key(n), Some(key.borrowed()));
             assert_eq!(batch.line(n), format!("{}\n", n.to_string().repeat(n)).as_bytes());
         }
+        assert_eq!(
+            (batch.lines(0..4), batch.lines(1..3)),
+            ("\n1\n22\n333\n".into(), "1\n22\n".into())
+        );
+        assert_eq!((batch.lines(2..2), batch.lines(3..9)), (Bytes::new(), Bytes::new()));
         assert_eq!((batch.key(4), batch.line(4), batch.json(4)), (None, &b""[..], Bytes::new()));
     }
 }

@@ -71,6 +71,7 @@ impl Found {
         let most = self.search.options.count.filter(|_| !self.answer.counts);
         let (before, start) = (self.answer.found, out.len());
         let Some(part) = self.reading.take(CHUNK_BYTES) else { return false };
+        out.reserve(CHUNK_BYTES + CHUNK_BYTES / 4);
         let mut whole = false;
         for index in part.range.clone() {
             whole = most.is_some_and(|most| self.answer.found >= most);
@@ -78,7 +79,7 @@ impl Found {
             let line = part.batch.line(index);
             let json = line.strip_suffix(b"\n").unwrap_or(line);
             if self.search.matches(json) {
-                self.answer.resource(out, &key.doc().to_string(), json);
+                self.answer.resource(out, key.doc(), json);
             }
         }
         let (events, bytes) = (self.answer.found - before, out.len() - start);

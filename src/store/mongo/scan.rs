@@ -27,7 +27,7 @@ use super::{
 use crate::store::{KeyRef, Scan, ScanBatch, ScanKey, StoreError, batch::Lines, detached};
 
 /// How many bytes of documents make up a reply, about.
-const REPLY_BYTES: usize = 256 << 10;
+const REPLY_BYTES: usize = 512 << 10;
 /// How many bytes of JSON make up a batch, about.
 const BATCH_BYTES: usize = 64 << 10;
 
