@@ -245,7 +245,7 @@ mod tests {
 
     fn change(kind: ChangeKind) -> Change {
         let committed = jiff::Timestamp::UNIX_EPOCH;
-        Change { position: LogPosition::default(), committed, kind }
+        Change { position: LogPosition::default(), committed, kind, repeats: None }
     }
 
     fn doc(id: &str) -> DocId {

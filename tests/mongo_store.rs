@@ -11,6 +11,8 @@ mod connect;
 mod handoff;
 #[path = "mongo_store/log.rs"]
 mod log;
+#[path = "mongo_store/lookup.rs"]
+mod lookup;
 #[path = "mongo_store/narrow.rs"]
 mod narrow;
 #[path = "mongo_store/silence.rs"]
