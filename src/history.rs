@@ -147,7 +147,11 @@ impl History {
                     let reached = self.cursor.as_ref().filter(|c| c.type_index == self.type_index);
                     let after = reached.map(|cursor| cursor.key.clone());
                     let (window, along) = (self.plan.window, self.along);
-                    let scan = Scan { ty, after, window, along, clues: Arc::clone(&self.clues) };
+                    let clues = match self.plan.filters.clues(ty) {
+                        [] => Arc::clone(&self.clues),
+                        clues => clues.into(),
+                    };
+                    let scan = Scan { ty, after, window, along, clues };
                     none.insert(self.snapshot.scan(scan))
                 }
             };

@@ -13,7 +13,7 @@ mod handoff;
 mod log;
 #[path = "mongo_store/lookup.rs"]
 mod lookup;
-#[path = "mongo_store/narrow.rs"]
+#[path = "mongo_store/narrow/mod.rs"]
 mod narrow;
 #[path = "mongo_store/silence.rs"]
 mod silence;
