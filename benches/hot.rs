@@ -136,6 +136,7 @@ fn verdict(criterion: &mut Criterion) {
             json: json(),
             before: Before::Absent,
         },
+        repeats: None,
     };
     let members = Members::new(vec![PATIENT.into()]);
     let scopes = [

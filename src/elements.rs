@@ -3,21 +3,26 @@
 //! A name counts for every type, `Type.name` for that type. A type that is named by none of them
 //! is carried whole.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::http::StatusCode;
 
 use crate::{
     error::ApiError,
-    fhir::ResourceType,
+    fhir::{ResourceType, outcome::IssueType},
     position::StableHash,
     request::shown,
-    search::{Options, Subset},
+    search::{Names, Subset},
 };
+
+/// How many names there may be: they are kept as long as their stream is open.
+const MOST_NAMES: usize = 1_000;
 
 /// The elements of a stream's resources; none: all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Elements {
-    of_all: BTreeSet<String>,
-    by_type: BTreeMap<ResourceType, BTreeSet<String>>,
+    of_all: Names,
+    by_type: BTreeMap<ResourceType, Names>,
 }
 
 impl Elements {
@@ -26,15 +31,21 @@ impl Elements {
     /// # Errors
     /// 400 that names what is no element.
     pub fn parse(values: &[String]) -> Result<Self, ApiError> {
+        let texts = || values.iter().flat_map(|value| value.split(',')).map(str::trim);
+        let count = texts().count();
+        if count > MOST_NAMES {
+            return Err(too_many(count));
+        }
         let mut elements = Self::default();
-        for text in values.iter().flat_map(|value| value.split(',')).map(str::trim) {
-            match text.split_once('.') {
-                None => elements.of_all.insert(element(text, text)?),
-                Some((name, rest)) => {
-                    let ty = ResourceType::parse(name).ok_or_else(|| no_element(text))?;
-                    elements.by_type.entry(ty).or_default().insert(element(rest, text)?)
+        for text in texts() {
+            let (names, name) = match text.split_once('.') {
+                None => (&mut elements.of_all, text),
+                Some((ty, name)) => {
+                    let ty = ResourceType::parse(ty).ok_or_else(|| no_element(text))?;
+                    (elements.by_type.entry(ty).or_default(), name)
                 }
             };
+            Arc::make_mut(names).insert(element(name, text)?);
         }
         Ok(elements)
     }
@@ -61,19 +72,18 @@ impl Elements {
         if self.leave_whole(ty) {
             return None;
         }
-        let own = self.by_type.get(&ty).into_iter().flatten();
-        let elements = Some(self.of_all.iter().chain(own).cloned().collect());
-        Subset::of(ty, &Options { elements, ..Options::default() })
+        let named = [Some(&self.of_all), self.by_type.get(&ty)];
+        Some(Subset::named(ty, named.map(Option::<&Names>::cloned)))
     }
 
     /// Adds all that decides.
     #[must_use]
     pub fn hashed(&self, mut hash: StableHash) -> StableHash {
-        for name in &self.of_all {
+        for name in &*self.of_all {
             hash = hash.with(b"_elements").with(name.as_bytes());
         }
         for (ty, names) in &self.by_type {
-            for name in names {
+            for name in &**names {
                 hash = hash.with(b"_elements").with(ty.name().as_bytes()).with(name.as_bytes());
             }
         }
@@ -84,6 +94,13 @@ impl Elements {
 fn element(name: &str, whole: &str) -> Result<String, ApiError> {
     let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric());
     if is_name { Ok(name.to_owned()) } else { Err(no_element(whole)) }
+}
+
+fn too_many(count: usize) -> ApiError {
+    let text = format!(
+        "_elements names {count} elements, and {MOST_NAMES} is the most. Leave it out for all."
+    );
+    ApiError::new(StatusCode::BAD_REQUEST, IssueType::TooLong, text).at("_elements")
 }
 
 fn no_element(text: &str) -> ApiError {
@@ -137,6 +154,8 @@ mod tests {
             let error = read(&[wrong]).expect_err(wrong);
             assert_eq!(error.expression, ["_elements"]);
         }
+        let many = vec!["a"; MOST_NAMES + 1].join(",");
+        assert!(read(&[&many]).expect_err("too many").diagnostics.contains("1000 is the most"));
     }
 
     #[test]

@@ -147,7 +147,11 @@ impl History {
                     let reached = self.cursor.as_ref().filter(|c| c.type_index == self.type_index);
                     let after = reached.map(|cursor| cursor.key.clone());
                     let (window, along) = (self.plan.window, self.along);
-                    let scan = Scan { ty, after, window, along, clues: Arc::clone(&self.clues) };
+                    let clues = match self.plan.filters.clues(ty) {
+                        [] => Arc::clone(&self.clues),
+                        clues => clues.into(),
+                    };
+                    let scan = Scan { ty, after, window, along, clues };
                     none.insert(self.snapshot.scan(scan))
                 }
             };
@@ -245,7 +249,7 @@ mod tests {
 
     fn change(kind: ChangeKind) -> Change {
         let committed = jiff::Timestamp::UNIX_EPOCH;
-        Change { position: LogPosition::default(), committed, kind }
+        Change { position: LogPosition::default(), committed, kind, repeats: None }
     }
 
     fn doc(id: &str) -> DocId {

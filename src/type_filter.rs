@@ -11,8 +11,9 @@ use crate::{
     error::ApiError,
     fhir::{ResourceType, outcome::IssueType},
     position::StableHash,
-    request::{Pairs, shown},
+    request::{Pairs, pairs, shown},
     search::{Context, Search},
+    store::Clue,
 };
 
 /// How many searches there may be, and how long together, in bytes: each resource of their type
@@ -80,6 +81,15 @@ impl TypeFilters {
         filters.is_none_or(|filters| filters.iter().any(|filter| filter.search.matches(json)))
     }
 
+    /// What all resources of the type have that are found, for a store to leave out others.
+    #[must_use]
+    pub fn clues(&self, ty: ResourceType) -> &[Clue] {
+        match self.0.get(&ty).map(Vec::as_slice) {
+            Some([filter]) => filter.search.clues(),
+            _ => &[],
+        }
+    }
+
     /// Adds all that decides.
     #[must_use]
     pub fn hashed(&self, mut hash: StableHash) -> StableHash {
@@ -103,7 +113,7 @@ impl TypeFilter {
         context: Context<'_>,
         ignored: &mut Vec<String>,
     ) -> Result<Self, ApiError> {
-        let mut pairs = pairs(query);
+        let mut pairs = pairs(query.as_bytes());
         pairs.sort();
         pairs.dedup();
         let is_of_result = |(name, _): &(String, String)| OF_RESULTS.contains(&&**name);
@@ -154,11 +164,6 @@ fn of_type(text: &str) -> Result<(ResourceType, &str), ApiError> {
     let ty = ResourceType::parse(name)
         .ok_or_else(|| wrong(format!("{} is no resource type of FHIR R4 (4.0.1).", shown(name))))?;
     Ok((ty, query))
-}
-
-/// A query's parameters, decoded, in order.
-fn pairs(query: &str) -> Pairs {
-    form_urlencoded::parse(query.as_bytes()).into_owned().collect()
 }
 
 fn check_size(texts: &[&str]) -> Result<(), ApiError> {

@@ -49,7 +49,7 @@ fn a_query_is_decoded_once_more() {
     let query = filters(&["Observation?code:text=a%5C%2Cb"]);
     assert!(query.find(ty("Observation"), FINAL));
     assert_eq!(
-        pairs("a=%C3%BC+%2B%zz%4&b&&c=d=e"),
+        pairs(b"a=%C3%BC+%2B%zz%4&b&&c=d=e"),
         [
             ("a".to_owned(), "ü +%zz%4".to_owned()),
             ("b".to_owned(), String::new()),

@@ -11,7 +11,11 @@ use std::{
 
 use fhirtail::{
     position::Position,
-    store::{Scan, Store, StoreError, embedded::EmbeddedOptions},
+    store::{
+        Scan, Store, StoreError,
+        embedded::EmbeddedOptions,
+        mongo::{MongoOptions, MongoStore},
+    },
 };
 use serde_json::json;
 use support::{
@@ -187,4 +191,63 @@ async fn mongodb() {
     set.set_parameter(doc! {"minSnapshotHistoryWindowInSeconds": 2}).await;
     let bench = support::mongo_in(&set).await;
     read_slowly(bench.store).await;
+}
+
+/// Patient a's versions up to the last write, as a stream gives them.
+async fn versions(app: &App, after: &str) -> Vec<String> {
+    let mut stream =
+        EventStream::open(&app.url("/fhir/$export?_type=Patient,Basic"), Some(after)).await;
+    let events = stream.until_that(|event| event.data.contains("\"last\"")).await;
+    assert!(events.iter().all(|event| event.event != "reset"), "{events:?}");
+    let of_a = events.into_iter().filter(|event| event.event == "Patient");
+    of_a.map(|event| event.data).collect()
+}
+
+/// Updates without images, whose documents are read when they can no longer be read as of then: each
+/// who comes back, from before the first, from between two or from behind both, has what is there,
+/// and has it once. By the tail, and by a lane.
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_updates_that_are_read_late() {
+    use mongodb::bson::{Document, doc};
+    let Some(set) = support::mongod::ReplicaSet::start(1, &[]).await else { return };
+    let name = set.uri(&support::mongod::fresh_database());
+    // Small replies: two updates are not of one.
+    let options = MongoOptions { batch_size: 7, ..MongoOptions::default() };
+    let open = async || MongoStore::connect(&name, options.clone()).await.expect("a store");
+    let store = open().await;
+    let client = mongodb::Client::with_uri_str(&name).await.expect("a client");
+    let database = client.default_database().expect("a database");
+    let patients = database.collection::<Document>("Patient");
+    patients.insert_one(doc! {"_id": "a", "language": "0"}).await.expect("inserted");
+    let app = App::start(open().await).await;
+    let mut stream = EventStream::open(&app.url("/fhir/$export?_type=Patient,Basic"), None).await;
+    let mut ids = vec![stream.until("caught-up").await.pop().expect("an event").id];
+    for language in ["1", "2"] {
+        let set = doc! {"$set": {"language": language}};
+        patients.update_one(doc! {"_id": "a"}, set).await.expect("updated");
+        for n in 0..20 {
+            let basic =
+                json!({"resourceType": "Basic", "id": format!("b{n}"), "language": language});
+            commit(&*store, vec![put(&basic)]).await;
+        }
+        let events = stream.until_that(|event| event.data.contains("\"b19\"")).await;
+        ids.push(events.last().expect("an event").id.clone());
+    }
+    commit(&*store, vec![put(&json!({"resourceType": "Basic", "id": "last"}))]).await;
+    app.stop().await;
+    let last = store.snapshot().await.expect("a snapshot");
+    set.set_parameter(doc! {"minSnapshotHistoryWindowInSeconds": 1}).await;
+    let started = Instant::now();
+    while !matches!(last.read(ty("Patient"), "a").await, Err(StoreError::SnapshotExpired)) {
+        assert!(started.elapsed() < PATIENCE, "the snapshot does not expire");
+        database.collection("other").insert_one(doc! {}).await.expect("inserted");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let now = r#"{"resourceType":"Patient","id":"a","language":"2"}"#;
+    for look_back in ["300", "0"] {
+        let app = App::with(open().await, &["--look-back", look_back, "--catch-ups", "2"]).await;
+        let all = [versions(&app, &ids[0]), versions(&app, &ids[1]), versions(&app, &ids[2])];
+        let all = futures_util::future::join_all(all).await;
+        assert_eq!(all, [vec![now], vec![now], vec![]], "--look-back {look_back}");
+    }
 }

@@ -11,7 +11,9 @@ mod connect;
 mod handoff;
 #[path = "mongo_store/log.rs"]
 mod log;
-#[path = "mongo_store/narrow.rs"]
+#[path = "mongo_store/lookup.rs"]
+mod lookup;
+#[path = "mongo_store/narrow/mod.rs"]
 mod narrow;
 #[path = "mongo_store/silence.rs"]
 mod silence;

@@ -251,6 +251,14 @@ async fn what_is_wrong_is_an_operation_outcome() {
     assert!(refused.0 == 400 && refused.1.contains("longer than"), "{refused:?}");
     let refused = refusal(form("application/json", "{}".into()).await.expect("an answer")).await;
     assert_eq!(refused.0, 415);
+    let zipped = client().post(app.url("/fhir/Patient/_search")).body("name=mai");
+    let zipped = zipped.header("Content-Type", "application/x-www-form-urlencoded");
+    let zipped = zipped.header("Content-Encoding", "gzip").send().await.expect("an answer");
+    assert_eq!(refusal(zipped).await.0, 415);
+    let refused = refusal(get(&app, "/fhir/Patient", &[("Host", &"x".repeat(300))]).await).await;
+    assert!(refused.0 == 400 && refused.1.contains("Host"), "{refused:?}");
+    let refused = refusal(get(&app, "/fhir/Patient?_count=0&_format=ndjson", &[]).await).await;
+    assert!(refused.0 == 400 && refused.1.contains("_count=0: lines"), "{refused:?}");
     // hyper itself refuses a URL of such a length, in its own way; and the server goes on.
     let head = format!("GET /fhir/Patient?name={} HTTP/1.1\r\n\r\n", "x".repeat(100_000));
     let mut socket = TcpStream::connect(app.address).await.expect("a connection");
@@ -259,6 +267,22 @@ async fn what_is_wrong_is_an_operation_outcome() {
     socket.read_exact(&mut status).await.expect("a status");
     assert_eq!(&status, b"HTTP/1.1 414");
     assert_eq!(bundle(&app, "/fhir/Patient?_summary=count").await["total"], 300);
+}
+
+/// A form is no URL: what ends one, or has no place in one, is a character like others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_is_read_to_its_end() {
+    let (app, _bench) = with_patients(support::embedded()).await;
+    for (body, count) in
+        [("name=mai", 100), ("name:contains=#&name=mai", 0), ("name=mai,#\"<ü>&_id=p3,p4", 1)]
+    {
+        let form = client().post(app.url("/fhir/Patient/_search")).body(body);
+        let form = form.header("Content-Type", "application/x-www-form-urlencoded; charset=utf-8");
+        let text = form.send().await.expect("an answer").text().await.expect("all of it");
+        let found: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(found["type"], "searchset", "{body}: {text}");
+        assert_eq!(entries(&found).len(), count, "{body}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,6 +24,8 @@ pub(super) struct Seat {
     direct: Direct,
     /// All changes up to here are delivered, and up to where its carrier is, if that is further.
     at: LogPosition,
+    /// Where it sat down: all since is from the ring.
+    origin: LogPosition,
     /// The position that the client was last told, and when.
     told: LogPosition,
     told_at: Instant,
@@ -44,7 +46,7 @@ impl Seat {
     pub(super) fn take(mut direct: Direct) -> Option<Self> {
         let (at, told, told_at) = direct.outgoing.session.sit()?;
         let heard_at = direct.outgoing.heard_at();
-        Some(Self { direct, at, told, told_at, heard_at })
+        Some(Self { direct, at, origin: at, told, told_at, heard_at })
     }
 
     pub(super) fn at(&self) -> LogPosition {
@@ -110,11 +112,22 @@ pub(super) struct Part<'p> {
     pub(super) after: LogPosition,
     pub(super) page: &'p Page,
     pub(super) due: &'p [&'p Entry],
+    /// Some of it repeats what others of it, or of earlier pages, have said.
+    repeats: bool,
+}
+
+impl<'p> Part<'p> {
+    pub(super) fn new(after: LogPosition, page: &'p Page, due: &'p [&'p Entry]) -> Self {
+        let repeats = due.iter().any(|entry| entry.change.repeats.is_some());
+        Self { after, page, due, repeats }
+    }
 }
 
 /// What a page has after a place, as one chunk.
 struct Said {
     after: LogPosition,
+    /// For whom alone, where that makes a difference: who sat down here.
+    origin: Option<LogPosition>,
     spoken: Spoken,
     /// How many bytes of the body.
     len: usize,
@@ -181,7 +194,7 @@ impl Audience {
             let page = page.ok_or_else(|| Leaves::Needs(Bytes::new()))?;
             let due: Vec<_> = page.all().collect();
             self.said.clear();
-            self.speak_to(Part { after: seat.at, page: &page, due: &due }, seat)?;
+            self.speak_to(Part::new(seat.at, &page, &due), seat)?;
             if !page.more {
                 return Ok(());
             }
@@ -191,7 +204,7 @@ impl Audience {
     /// Gives a stream what a page has for it.
     pub(super) fn speak_to(&mut self, part: Part<'_>, seat: &mut Seat) -> Result<(), Leaves> {
         seat.comes_to(part.after);
-        let index = self.say(part, seat.at);
+        let index = self.say(part, seat.at, part.repeats.then_some(seat.origin));
         let said = &self.said[index];
         let Spoken { events, told, end, starts_over } = said.spoken;
         seat.at = end;
@@ -210,20 +223,21 @@ impl Audience {
     }
 
     /// Finds the words for what follows a place.
-    fn say(&mut self, part: Part<'_>, after: LogPosition) -> usize {
-        let known = self.said.iter().position(|said| said.after == after);
+    fn say(&mut self, part: Part<'_>, after: LogPosition, origin: Option<LogPosition>) -> usize {
+        let known = self.said.iter().position(|said| (said.after, said.origin) == (after, origin));
         known.unwrap_or_else(|| {
             self.said.truncate(PLACES - 1);
-            let said = self.put(part, after);
+            let said = self.put(part, after, origin);
             self.said.push_front(said);
             0
         })
     }
 
-    fn put(&mut self, part: Part<'_>, after: LogPosition) -> Said {
+    fn put(&mut self, part: Part<'_>, after: LogPosition, origin: Option<LogPosition>) -> Said {
         let mut chunk = Chunk::new();
         let (committed, newest, measures) = (&mut self.committed, self.newest, self.measures);
-        let due = part.due.iter().copied();
+        let is_news = |entry: &&Entry| origin.is_none_or(|at| entry.change.is_news_to(at));
+        let due = part.due.iter().copied().filter(is_news);
         let spoken = self.voice.speak(after, part.page, due, chunk.body(), |change| {
             if measures && change.position > newest {
                 committed.push(change.committed);
@@ -233,7 +247,7 @@ impl Audience {
             self.newest = newest.max(spoken.end);
         }
         let len = chunk.len();
-        Said { after, spoken, len, chunk: SharedChunk::new(chunk) }
+        Said { after, origin, spoken, len, chunk: SharedChunk::new(chunk) }
     }
 
     /// Lets go whose client has gone; says something to whom nothing was said for long.

@@ -106,7 +106,7 @@ impl Carrier {
         let Some(after) = self.at else { return };
         let Some(page) = self.hub.read(after, PAGE_BYTES) else { return self.fall_out().await };
         for (slot, due) in self.audiences.parts(&page) {
-            let part = Part { after, page: &page, due: &due };
+            let part = Part::new(after, &page, &due);
             self.each(slot, |audience, _, seat| audience.speak_to(part, seat)).await;
         }
         (self.at, self.more) = (Some(page.level), page.more);

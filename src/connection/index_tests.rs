@@ -90,7 +90,7 @@ impl Draft {
             Kind::Replaced => ChangeKind::Replaced { ty },
         };
         let position = LogPosition { time, consumed: 1 };
-        Entry::new(Change { position, committed: jiff::Timestamp::UNIX_EPOCH, kind })
+        Entry::new(Change { position, committed: jiff::Timestamp::UNIX_EPOCH, kind, repeats: None })
     }
 }
 
@@ -410,7 +410,10 @@ fn what_nobody_carries_is_not_looked_into() {
         before: Before::Known(Image { bytes: 1, encode }),
     };
     let (position, committed) = (LogPosition::before(9), jiff::Timestamp::UNIX_EPOCH);
-    assert_eq!(called(&index, &Entry::new(Change { position, committed, kind })), [].into());
+    assert_eq!(
+        called(&index, &Entry::new(Change { position, committed, kind, repeats: None })),
+        [].into()
+    );
 }
 
 /// Streams have a voice in common where they carry the same under the same ids, whatever their

@@ -1,11 +1,11 @@
 //! `$export`: a request becomes a session, and its frames the body.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{FromRequest, FromRequestParts, Query, Request, State},
+    extract::{FromRequest, FromRequestParts, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -27,9 +27,9 @@ use crate::{
     filter::members_of,
     frame::{self, Format},
     plan::{Grant, Members, Plan, Scope},
-    request::{ExportRequest, Level, Pairs, parameters},
+    request::{ExportRequest, Level, Pairs, pairs, parameters},
     session::{Outgoing, Place, Session, millis, spread},
-    store::{Lookup, StoreError},
+    store::{self, Clue, Lookup, Scan, Sought, StoreError, detached},
 };
 
 pub(super) fn routes() -> Router<AppState> {
@@ -76,7 +76,7 @@ impl FromRequest<AppState> for Asked {
     async fn from_request(request: Request, app: &AppState) -> Result<Self, ApiError> {
         let (mut parts, body) = request.into_parts();
         let Ok(caller) = Caller::from_request_parts(&mut parts, app).await;
-        let mut pairs = pairs(parts.uri.query().map(str::to_owned))?;
+        let mut pairs = pairs(parts.uri.query().unwrap_or_default().as_bytes());
         if parts.method == Method::POST {
             pairs.extend(body_pairs(app, &parts.headers, body).await?);
         }
@@ -129,14 +129,6 @@ async fn export(app: AppState, level: Level, asked: Asked) -> Result<Response, A
         Some(takeover) if format == Format::Sse => takeover.answer(head, outgoing),
         _ => (head, outgoing.into_body()).into_response(),
     })
-}
-
-pub(super) fn pairs(query: Option<String>) -> Result<Pairs, ApiError> {
-    let uri = format!("/?{}", query.unwrap_or_default());
-    let bad = |text: String| ApiError::invalid("query", format!("the query can't be read: {text}"));
-    let uri = uri.parse().map_err(|_| bad("it has characters that no URL has".into()))?;
-    let Query(pairs) = Query::try_from_uri(&uri).map_err(|error| bad(error.body_text()))?;
-    Ok(pairs)
 }
 
 /// Why there is no stream.
@@ -212,15 +204,42 @@ async fn check_patients(
             format!("patient: {what}. With 'Prefer: handling=lenient' that does not matter.");
         Err(Refused::Caller(ApiError::not_found(text).at("patient")))
     };
-    for id in plan.patients.iter().flat_map(Members::ids) {
-        match members {
-            Some(members) if members.contains(id) => {}
-            Some(_) => return missing(format!("Patient/{id} is no member of the group")),
-            None if read(app, "Patient", id).await?.is_some() => {}
-            None => return missing(format!("there is no Patient/{id}")),
+    let Some(patients) = &plan.patients else { return Ok(()) };
+    match members {
+        Some(members) => match patients.ids().find(|id| !members.contains(id)) {
+            Some(id) => missing(format!("Patient/{id} is no member of the group")),
+            None => Ok(()),
+        },
+        None => match absent(app, patients.ids()).await? {
+            Some(id) => missing(format!("there is no Patient/{id}")),
+            None => Ok(()),
+        },
+    }
+}
+
+/// One of the patients who is not there, if any is: one question, however many they are.
+async fn absent<'p>(
+    app: &AppState,
+    ids: impl Iterator<Item = &'p str>,
+) -> Result<Option<&'p str>, Refused> {
+    let mut absent: BTreeSet<&str> = ids.collect();
+    if let (1, Some(id)) = (absent.len(), absent.first()) {
+        let found = read(app, "Patient", id).await?;
+        return Ok(absent.pop_first().filter(|_| found.is_none()));
+    }
+    let Some(ty) = ResourceType::parse("Patient") else { return Ok(None) };
+    let values = absent.iter().map(|id| Sought::Text((*id).to_owned())).collect();
+    let clues = [Clue { places: vec![store::Place { path: vec!["id"], values }] }].into();
+    let store = Arc::clone(&app.store);
+    let snapshot = detached(async move { store.snapshot().await }).await;
+    let mut found = snapshot.map_err(Refused::store)?.scan(Scan { clues, ..Scan::of(ty) });
+    while let Some(batch) = found.recv().await {
+        let batch = batch.map_err(Refused::store)?;
+        for key in (0..batch.len()).filter_map(|index| batch.key(index)) {
+            absent.remove(&*key.doc().to_string());
         }
     }
-    Ok(())
+    Ok(absent.pop_first())
 }
 
 /// A stored resource.

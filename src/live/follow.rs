@@ -20,6 +20,8 @@ const PAGE_BYTES: usize = 64 << 10;
 pub struct Follow {
     hub: Arc<Hub>,
     position: LogPosition,
+    /// Where it was when it came to what it reads, the ring or a lane: all since is from there.
+    origin: LogPosition,
     /// Changes have come.
     moved: watch::Receiver<()>,
     /// Anything is new.
@@ -61,6 +63,7 @@ impl Follow {
         Self {
             hub,
             position,
+            origin: position,
             moved,
             told,
             rests: false,
@@ -100,7 +103,10 @@ impl Follow {
             consume_budget().await;
             if let Some(entry) = self.page.next() {
                 self.position = entry.change.position;
-                return Ok(Followed::Change(entry));
+                if entry.change.is_news_to(self.origin) {
+                    return Ok(Followed::Change(entry));
+                }
+                continue;
             }
             if let Some(end) = self.end.take() {
                 self.last_end = end;
@@ -109,6 +115,7 @@ impl Follow {
             }
             if self.ride.is_some() && self.hub.covers(self.position) {
                 self.ride = None;
+                self.origin = self.position;
                 // What the lane has told of its end, the ring tells anew.
                 self.last_end = (LogPosition::default(), false);
             }
@@ -128,7 +135,7 @@ impl Follow {
         self.told.mark_unchanged();
         match self.hub.read(self.position, PAGE_BYTES) {
             None => {
-                self.ride = Some(Ride::ask(&self.hub, self.position));
+                self.ask();
                 return std::mem::take(&mut self.in_ring);
             }
             Some(page) => {
@@ -143,6 +150,12 @@ impl Follow {
         false
     }
 
+    /// Asks for a lane.
+    fn ask(&mut self) {
+        self.origin = self.position;
+        self.ride = Some(Ride::ask(&self.hub, self.position));
+    }
+
     /// Takes the next page from a lane, or waits until there may be one.
     async fn ride(&mut self) -> Result<(), StoreError> {
         let Some(ride) = &mut self.ride else { return Ok(()) };
@@ -150,7 +163,7 @@ impl Follow {
             Taken::Page(page) => !self.turn_to(page),
             Taken::Nothing => true,
             Taken::LeftBehind => {
-                self.ride = Some(Ride::ask(&self.hub, self.position));
+                self.ask();
                 false
             }
             Taken::Lost(lost) => return Err(lost),

@@ -57,6 +57,11 @@ pub enum Level {
 /// The query's parameters, decoded, in order.
 pub type Pairs = Vec<(String, String)>;
 
+/// The parameters of a query, or of a form, decoded, in order.
+pub(crate) fn pairs(query: &[u8]) -> Pairs {
+    form_urlencoded::parse(query).into_owned().collect()
+}
+
 impl ExportRequest {
     /// Reads a request. `base` is this server's own base URL, which ends in a slash, if it
     /// knows it.

@@ -34,5 +34,5 @@ pub use answer::{Answer, Shape};
 pub use clues::places;
 pub use options::{Options, SortBy, SortKey, Summary};
 pub use query::{Context, Search};
-pub use subset::Subset;
+pub use subset::{Names, Subset};
 pub use table::parameters;

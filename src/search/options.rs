@@ -1,12 +1,16 @@
 //! How the result of a search is to be given: what R4 calls search result parameters.
 
+use std::sync::Arc;
+
+use super::subset::Names;
+
 /// What was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     /// `_count`: at most so many.
     pub count: Option<u64>,
     /// `_elements`: these members, and those that a resource must have.
-    pub elements: Option<Vec<String>>,
+    pub elements: Option<Names>,
     /// `_summary`.
     pub summary: Option<Summary>,
     /// `_sort`: nothing is "in any order".
@@ -102,7 +106,7 @@ fn count(value: &str) -> Result<u64, String> {
     count.ok_or_else(|| "is no count. Send a whole number, the most resources to give".into())
 }
 
-fn elements(value: &str) -> Result<Vec<String>, String> {
+fn elements(value: &str) -> Result<Names, String> {
     let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric());
     let names = value.split(',').map(str::trim).map(|name| match is_name(name) {
         true => Ok(name.to_owned()),
@@ -110,7 +114,7 @@ fn elements(value: &str) -> Result<Vec<String>, String> {
                       identifier,name"
             .to_owned()),
     });
-    names.collect()
+    names.collect::<Result<_, _>>().map(Arc::new)
 }
 
 impl Summary {

@@ -2,7 +2,10 @@
 //!
 //! What must be there, and what changes the meaning, stays; `meta` says that it is a part.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, LazyLock},
+};
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -13,13 +16,28 @@ use crate::fhir::ResourceType;
 /// See its head.
 const TABLE: &str = include_str!("elements.txt");
 
-static ROWS: LazyLock<BTreeMap<&str, (&str, &str)>> = LazyLock::new(|| {
+static ROWS: LazyLock<BTreeMap<&str, Row>> = LazyLock::new(|| {
     let row = |line: &'static str| {
-        let (ty, rest) = line.split_once(' ')?;
-        Some((ty, rest.split_once(' ')?))
+        let mut columns = line.split(' ');
+        let mut next = || columns.next();
+        Some((next()?, Row { kept: next()?, summary: next()?, choices: next()? }))
     };
     TABLE.lines().filter(|line| !line.starts_with('#')).filter_map(row).collect()
 });
+
+/// What the table says of a type: lists with commas.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Row {
+    kept: &'static str,
+    summary: &'static str,
+    choices: &'static str,
+}
+
+/// What every part of a resource has.
+const ALWAYS: &str = "resourceType,id,meta";
+
+/// Names of elements. Whoever asks for them shares them.
+pub type Names = Arc<BTreeSet<String>>;
 
 /// What marks a resource as a part of one.
 const SUBSETTED: &str = concat!(
@@ -30,29 +48,41 @@ const SUBSETTED: &str = concat!(
 /// Which elements of a resource are given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subset {
-    /// Names in this list; or, for `data`, all but these.
-    names: Vec<String>,
+    /// Those of these lists; or, for `data`, all but these.
+    lists: [&'static str; 3],
     all_but: bool,
+    /// And those of these names.
+    named: [Option<Names>; 2],
+    /// The names that stand for several members, `value` for `valueString` and others.
+    choices: &'static str,
 }
 
 impl Subset {
     /// What the options ask for; `None`: whole resources.
     #[must_use]
     pub fn of(ty: ResourceType, options: &Options) -> Option<Self> {
-        let (kept, summary) = ROWS.get(ty.name()).copied().unwrap_or_default();
-        let list = |names: &str| names.split(',').map(str::to_owned).collect::<Vec<_>>();
-        let with = |more: Vec<String>| {
-            let always = ["resourceType", "id", "meta"].map(str::to_owned);
-            let names = always.into_iter().chain(list(kept)).chain(more).collect();
-            Some(Self { names, all_but: false })
+        let row = row(ty);
+        let with = |list| {
+            let lists = [ALWAYS, row.kept, list];
+            Some(Self { lists, all_but: false, named: [None, None], choices: row.choices })
         };
         match (&options.elements, options.summary) {
-            (Some(elements), _) => with(elements.clone()),
-            (None, Some(Summary::True)) => with(list(summary)),
-            (None, Some(Summary::Text)) => with(vec!["text".into()]),
-            (None, Some(Summary::Data)) => Some(Self { names: vec!["text".into()], all_but: true }),
+            (Some(elements), _) => Some(Self::named(ty, [Some(elements.clone()), None])),
+            (None, Some(Summary::True)) => with(row.summary),
+            (None, Some(Summary::Text)) => with("text"),
+            (None, Some(Summary::Data)) => {
+                let (lists, named) = (["text", "", ""], [None, None]);
+                Some(Self { lists, all_but: true, named, choices: row.choices })
+            }
             (None, Some(Summary::Count | Summary::False) | None) => None,
         }
+    }
+
+    /// The elements of these names, and what must be there.
+    #[must_use]
+    pub fn named(ty: ResourceType, named: [Option<Names>; 2]) -> Self {
+        let Row { kept, choices, .. } = row(ty);
+        Self { lists: [ALWAYS, kept, ""], all_but: false, named, choices }
     }
 
     /// The part of a stored resource.
@@ -95,8 +125,22 @@ impl Subset {
     /// A primitive's own members (`_birthDate`) go with it.
     fn has(&self, member: &str) -> bool {
         let name = member.strip_prefix('_').unwrap_or(member);
-        self.names.iter().any(|known| known == name) != self.all_but
+        let listed = self.lists.iter().any(|list| list.split(',').any(|known| known == name));
+        listed != self.all_but || self.named.iter().flatten().any(|names| self.is_of(names, name))
     }
+
+    /// Whether a member is named, or the choice that it is one of.
+    fn is_of(&self, names: &Names, member: &str) -> bool {
+        let is_choice = |choice: &str| {
+            let ty = member.strip_prefix(choice).unwrap_or_default();
+            ty.starts_with(|c: char| c.is_ascii_uppercase()) && names.contains(choice)
+        };
+        names.contains(member) || self.choices.split(',').any(is_choice)
+    }
+}
+
+fn row(ty: ResourceType) -> Row {
+    ROWS.get(ty.name()).copied().unwrap_or_default()
 }
 
 /// A `meta` with the mark among its tags.
@@ -148,10 +192,21 @@ mod tests {
         "note":[{"text":"n"}],"valueQuantity":{"value":1.50}}"#;
 
     fn part(options: Options, json: &str) -> String {
-        let ty = ResourceType::parse("Observation").expect("a type");
-        let mut out = Vec::new();
-        Subset::of(ty, &options).expect("a part").write(&mut out, json.as_bytes());
-        String::from_utf8(out).expect("UTF-8")
+        let part = Subset::of(ty("Observation"), &options).expect("a part");
+        text(part.of_resource(json.as_bytes()))
+    }
+
+    fn ty(name: &str) -> ResourceType {
+        ResourceType::parse(name).expect("a type")
+    }
+
+    fn text(json: Vec<u8>) -> String {
+        String::from_utf8(json).expect("UTF-8")
+    }
+
+    fn of_names(names: &[&str]) -> Options {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Options { elements: Some(Arc::new(names)), ..Options::default() }
     }
 
     fn names(json: &str) -> Vec<String> {
@@ -161,7 +216,7 @@ mod tests {
 
     #[test]
     fn parts_keep_what_must_be_there_and_say_what_they_are() {
-        let elements = Options { elements: Some(vec!["note".into()]), ..Options::default() };
+        let elements = of_names(&["note"]);
         let given = part(elements.clone(), JSON);
         let kept = ["resourceType", "id", "meta", "status", "_status", "code", "note"];
         assert_eq!(names(&given), kept);
@@ -184,6 +239,19 @@ mod tests {
             Subset::of(ResourceType::parse("Basic").expect("a type"), &Options::default()),
             None
         );
+    }
+
+    #[test]
+    fn a_choice_is_named_without_its_type() {
+        let given = |name: &str, element: &str, json: &str| {
+            let part = Subset::of(ty(name), &of_names(&[element])).expect("a part");
+            names(&text(part.of_resource(json.as_bytes())))
+        };
+        let json = r#"{"valueset":1,"valueQuantity":2,"_valueQuantity":{"id":"x"},"code":{}}"#;
+        let kept = ["valueQuantity", "_valueQuantity", "code", "meta"];
+        assert_eq!(given("Observation", "value", json), kept);
+        let json = r#"{"billable":1,"billablePeriod":{}}"#;
+        assert_eq!(given("Claim", "billable", json), ["billable", "meta"], "that is no choice");
     }
 
     #[test]

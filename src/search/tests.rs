@@ -374,7 +374,8 @@ fn options_are_read() {
     let updated = SortKey { by: SortBy::LastUpdated, descending: true };
     let id = SortKey { by: SortBy::Id, descending: false };
     assert_eq!((search.options.count, &search.options.sort[..]), (Some(5), &[updated, id][..]));
-    assert_eq!(search.options.elements, Some(vec!["name".into(), "birthDate".into()]));
+    let names = ["name", "birthDate"].map(String::from);
+    assert_eq!(search.options.elements.as_deref(), Some(&names.into()));
 }
 
 /// What a query tells a store, a word for each sought value.

@@ -29,6 +29,18 @@ pub struct Change {
     pub committed: Timestamp,
     /// What happened.
     pub kind: ChangeKind,
+    /// The position of an earlier change of the same reader that has brought what this one brings:
+    /// see [`Change::is_news_to`].
+    pub repeats: Option<LogPosition>,
+}
+
+impl Change {
+    /// Whether it says anything to who has taken all changes of its reader after `origin`. One that
+    /// repeats another is for those alone who began behind that.
+    #[must_use]
+    pub fn is_news_to(&self, origin: LogPosition) -> bool {
+        self.repeats.is_none_or(|said| said <= origin)
+    }
 }
 
 /// What happened.

@@ -7,12 +7,12 @@ use fhirtail::{
     position::LogPosition,
     store::{Before, Change, ChangeKind, Store, StoreError},
 };
-use mongodb::bson::{Document, doc};
+use mongodb::bson::doc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     support::mongod::ReplicaSet,
-    tools::{Bench, bench, bench_on, delete, patient, put, read_to, text, ty, words},
+    tools::{bench, bench_on, delete, patient, put, read_to, text, update, words},
 };
 
 fn positions(changes: &[Change]) -> Vec<LogPosition> {
@@ -106,54 +106,6 @@ async fn our_writes_come_exactly_with_what_was_before() {
     assert_eq!(updated_ms, Some(second.last_updated.as_millisecond()));
     let age = changes[1].committed.duration_since(second.last_updated).abs();
     assert!(age < jiff::SignedDuration::from_secs(5), "{age}");
-}
-
-/// An update whose document is gone by the look-up gives way to the deletion. What was before
-/// that is what was before the update: nobody knows, though of the deletion alone one would.
-#[tokio::test]
-async fn a_change_stands_for_those_that_gave_way_to_it() {
-    let Some(bench) = bench().await else { return };
-    bench.db.create_collection("Observation").await.expect("a collection");
-    let of_one = doc! {"_id": "o", "resourceType": "Observation", "id": "o", "status": "final"};
-    bench.insert("Observation", of_one).await;
-    let start = bench.snapshot().await.position();
-    let amended = doc! {"$set": {"status": "amended"}};
-    update(&bench, "Observation", doc! {"_id": "o"}, amended).await;
-    let images = doc! {"enabled": true};
-    let command = doc! {"collMod": "Observation", "changeStreamPreAndPostImages": images};
-    bench.db.run_command(command).await.expect("switched on");
-    bench.collection("Observation").delete_one(doc! {"_id": "o"}).await.expect("deleted");
-    let changes = bench.changes_until_now(start).await;
-    assert_eq!(all_words(&changes), ["Unknown -> no Observation/o"]);
-}
-
-async fn update(bench: &Bench, name: &str, filter: Document, update: Document) {
-    bench.collection(name).update_many(filter, update).await.expect("updated");
-}
-
-#[tokio::test]
-async fn updates_without_images_are_looked_up_once_per_document() {
-    let Some(bench) = bench().await else { return };
-    let start = bench.snapshot().await.position();
-    for id in ["a", "b", "c"] {
-        bench.insert("Patient", doc! {"_id": id, "n": 0}).await;
-    }
-    for n in 1..=3 {
-        update(&bench, "Patient", doc! {"_id": "a"}, doc! {"$set": {"n": n}}).await;
-    }
-    update(&bench, "Patient", doc! {}, doc! {"$set": {"m": 1}}).await;
-    bench.collection("Patient").delete_one(doc! {"_id": "b"}).await.expect("deleted");
-    let json = |id: &str, rest: &str| format!(r#"{{"resourceType":"Patient","id":"{id}",{rest}}}"#);
-    let changes = bench.changes_until_now(start).await;
-    let said = all_words(&changes);
-    // Whatever the replies' borders: each version at most once, and the last one of each.
-    let mut versions = said.clone();
-    versions.sort_unstable();
-    versions.dedup();
-    assert_eq!(versions.len(), said.len(), "{said:#?}");
-    assert!(said.contains(&format!("Unknown -> {}", json("a", r#""n":3,"m":1"#))), "{said:#?}");
-    assert!(said.contains(&format!("Unknown -> {}", json("c", r#""n":0,"m":1"#))), "{said:#?}");
-    assert_eq!(said.last().map(String::as_str), Some("Unknown -> no Patient/b"), "{said:#?}");
 }
 
 #[tokio::test]
@@ -401,39 +353,6 @@ async fn large_documents_pass() {
         .collect();
     assert_eq!(short.len(), 6, "{short:#?}");
     assert!(short[5].ends_with("no inary/b"), "{}", short[5]);
-}
-
-/// The place of a reader that fell behind the snapshot window.
-#[tokio::test]
-async fn a_lookup_too_long_ago_is_made_now_and_repeats_nothing() {
-    let Some(set) = ReplicaSet::start(1, &[]).await else { return };
-    let set: &'static ReplicaSet = Box::leak(Box::new(set));
-    let bench = bench_on(set).await;
-    bench.insert("Patient", doc! {"_id": "a", "n": 0}).await;
-    bench.insert("Patient", doc! {"_id": "gone", "n": 0}).await;
-    let start = bench.snapshot().await;
-    let set_n = |n: i32| update(&bench, "Patient", doc! {"_id": "a"}, doc! {"$set": {"n": n}});
-    set_n(1).await;
-    update(&bench, "Patient", doc! {"_id": "gone"}, doc! {"$set": {"n": 1}}).await;
-    // Beyond the first reply.
-    for n in 0..20 {
-        bench.insert("other", doc! {"n": n}).await;
-    }
-    set_n(2).await;
-    bench.collection("Patient").delete_many(doc! {}).await.expect("deleted");
-    bench.insert("Patient", doc! {"_id": "a", "n": 3}).await;
-    // The lookups are asked for as of events in between: all of them must be too old.
-    let last = bench.snapshot().await;
-    set.set_parameter(doc! {"minSnapshotHistoryWindowInSeconds": 1}).await;
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !matches!(last.read(ty("Patient"), "a").await, Err(StoreError::SnapshotExpired)) {
-        assert!(Instant::now() < deadline, "it never expires");
-        bench.insert("other", doc! {}).await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let said = all_words(&bench.changes_until_now(start.position()).await);
-    let now = r#"Unknown -> {"resourceType":"Patient","id":"a","n":3}"#;
-    assert_eq!(said, [now, "Unknown -> no Patient/gone"]);
 }
 
 /// A server that holds its connections and answers nothing: the tail must not take that for a

@@ -13,7 +13,7 @@ use fhirtail::{
 };
 use mongodb::{
     Client, Collection, Database,
-    bson::{Bson, Document},
+    bson::{Bson, Document, doc},
 };
 
 use crate::support::mongod::{self, ReplicaSet};
@@ -136,6 +136,17 @@ pub(crate) fn texts(scanned: &[Scanned]) -> Vec<String> {
 
 pub(crate) fn text(json: &[u8]) -> String {
     String::from_utf8(json.to_vec()).expect("UTF-8")
+}
+
+/// Updates as others make them: part by part.
+pub(crate) async fn update(bench: &Bench, name: &str, filter: Document, update: Document) {
+    bench.collection(name).update_many(filter, update).await.expect("updated");
+}
+
+/// Switches on that a collection keeps images.
+pub(crate) async fn keep_images(bench: &Bench, name: &str) {
+    let command = doc! {"collMod": name, "changeStreamPreAndPostImages": {"enabled": true}};
+    bench.db.run_command(command).await.expect("switched on");
 }
 
 /// A change in a few words.

@@ -15,8 +15,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 TABLE = ROOT / "src/search/elements.txt"
 HEAD = """\
 # The own elements of each resource type of R4 (4.0.1), as JSON members: type, those that a part of
-# a resource must hold (mandatory, or modifiers of its meaning), and those of its summary. Written
-# by tests/tools/elements.py from hl7.fhir.r4.examples@4.0.1.
+# a resource must hold (mandatory, or modifiers of its meaning), those of its summary, and the
+# choices: `value` for value[x]; `-` for none. Written by tests/tools/elements.py from
+# hl7.fhir.r4.examples@4.0.1.
 """
 
 
@@ -29,7 +30,7 @@ def members(element):
 
 def row(definition):
     ty = definition["type"]
-    kept, summary = [], []
+    kept, summary, choices = [], [], []
     for element in definition["snapshot"]["element"]:
         if element["path"].count(".") != 1:
             continue
@@ -37,7 +38,9 @@ def row(definition):
             kept += members(element)
         if element.get("isSummary"):
             summary += members(element)
-    return f"{ty} {','.join(kept)} {','.join(summary)}"
+        if element["path"].endswith("[x]"):
+            choices.append(element["path"].split(".")[1][:-3])
+    return f"{ty} {','.join(kept)} {','.join(summary)} {','.join(choices) or '-'}"
 
 
 def table(folder):

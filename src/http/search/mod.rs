@@ -13,14 +13,13 @@ use axum::{
 use super::{
     AppState,
     caller::Caller,
-    export::pairs,
     limits::Full,
-    request::{OfType, collect, is_json, text_of},
+    request::{OfType, collect, content_encoding, is_json, text_of},
 };
 use crate::{
     error::{ApiError, FHIR_JSON},
     fhir::{ResourceType, outcome::IssueType},
-    request::{NDJSON, Pairs, Prefer, list, media_range},
+    request::{NDJSON, Pairs, Prefer, list, media_range, pairs},
     search::{Answer, Context, Search, Shape, SortBy, SortKey, Subset, Summary},
     session::{OpenStream, spread},
     store::StoreError,
@@ -40,7 +39,8 @@ pub(super) async fn get(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    search(app, ty, caller, pairs(query)?, &headers).await
+    let pairs = pairs(query.unwrap_or_default().as_bytes());
+    search(app, ty, caller, pairs, &headers).await
 }
 
 /// `POST /fhir/{type}/_search`: parameters in the URL, and in a form.
@@ -52,7 +52,7 @@ pub(super) async fn post(
     request: Request,
 ) -> Result<Response, ApiError> {
     let headers = request.headers().clone();
-    let mut all = pairs(query)?;
+    let mut all = pairs(query.unwrap_or_default().as_bytes());
     all.extend(form(&app, &headers, request.into_body()).await?);
     search(app, ty, caller, all, &headers).await
 }
@@ -60,6 +60,7 @@ pub(super) async fn post(
 async fn form(app: &AppState, headers: &HeaderMap, body: Body) -> Result<Pairs, ApiError> {
     const FORM: &str = "application/x-www-form-urlencoded";
     let given = text_of(headers, &header::CONTENT_TYPE)?.unwrap_or_default();
+    content_encoding(headers)?;
     let body = collect(body, &app.options).await?;
     if body.is_empty() {
         return Ok(Pairs::new());
@@ -75,7 +76,7 @@ async fn form(app: &AppState, headers: &HeaderMap, body: Body) -> Result<Pairs, 
         let why = format!("the form is longer than {MOST_BYTES} bytes. Ask in several searches.");
         return Err(ApiError::new(StatusCode::BAD_REQUEST, IssueType::TooLong, why));
     }
-    pairs(Some(String::from_utf8_lossy(&body).into_owned()))
+    Ok(pairs(&body))
 }
 
 async fn search(
@@ -113,15 +114,36 @@ async fn search(
 pub(super) fn base(app: &AppState, headers: &HeaderMap) -> Result<String, ApiError> {
     let base = &app.options.base;
     Ok(match text_of(headers, &header::HOST)? {
-        Some(host) if base.starts_with('/') => format!("http://{host}{base}"),
+        Some(host) if base.starts_with('/') && !host.is_empty() => {
+            format!("http://{}{base}", authority(host)?)
+        }
         _ => base.to_string(),
     })
 }
 
+/// A host and its port, as they stand in a URL: each resource's begins with them.
+fn authority(host: &str) -> Result<&str, ApiError> {
+    /// A name of the DNS has 253 bytes, and a port six with its colon.
+    const MOST_BYTES: usize = 260;
+    let is_part = |b: u8| b.is_ascii_alphanumeric() || b"-._~%:[]".contains(&b);
+    match host.len() <= MOST_BYTES && host.bytes().all(is_part) {
+        true => Ok(host),
+        false => Err(ApiError::invalid("Host", "Host names no host. Send its name and its port.")),
+    }
+}
+
 fn answer(search: &Search, shape: Shape, full_url: String) -> Answer {
-    let options = &search.options;
-    let counts = options.summary == Some(Summary::Count) || options.count == Some(0);
-    Answer::new(shape, full_url, Subset::of(search.ty, options), counts)
+    let subset = Subset::of(search.ty, &search.options);
+    Answer::new(shape, full_url, subset, counting(search).is_some())
+}
+
+/// The parameter by which only the number of resources is asked for.
+fn counting(search: &Search) -> Option<&'static str> {
+    match (search.options.summary, search.options.count) {
+        (Some(Summary::Count), _) => Some("_summary=count"),
+        (_, Some(0)) => Some("_count=0"),
+        _ => None,
+    }
 }
 
 /// Refuses what can be asked for, and is not done.
@@ -134,15 +156,17 @@ fn check_options(search: &Search, shape: Shape) -> Result<(), ApiError> {
                            _sort=_lastUpdated,_id or _sort=-_lastUpdated,-_id.";
         return Err(not_supported(WHY, "_sort"));
     }
-    if shape == Shape::Ndjson && options.summary == Some(Summary::Count) {
-        const WHY: &str = "_summary=count: lines tell no count. Ask with Accept: \
-                           application/fhir+json.";
-        return Err(not_supported(WHY, "_summary"));
+    match counting(search) {
+        Some(asked) if shape == Shape::Ndjson => {
+            let why =
+                format!("{asked}: lines tell no count. Ask with Accept: application/fhir+json.");
+            Err(not_supported(why, asked.split('=').next().unwrap_or(asked)))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
-fn not_supported(why: &str, name: &str) -> ApiError {
+fn not_supported(why: impl Into<String>, name: &str) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, IssueType::NotSupported, why).at(name)
 }
 

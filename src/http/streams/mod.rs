@@ -9,8 +9,8 @@ use axum::{
     routing::get,
 };
 
-use super::{AppState, export::pairs, page};
-use crate::{error::ApiError, fhir::outcome::IssueType};
+use super::{AppState, page};
+use crate::{error::ApiError, fhir::outcome::IssueType, request::pairs};
 
 mod html;
 mod view;
@@ -27,7 +27,7 @@ async fn as_json(
     State(app): State<AppState>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let wanted = Wanted::parse(pairs(query)?)?;
+    let wanted = Wanted::parse(pairs(query.unwrap_or_default().as_bytes()))?;
     let text = serde_json::to_string(&View::of(&app, &wanted)).map_err(|error| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         ApiError::new(status, IssueType::Exception, error.to_string())
@@ -43,7 +43,7 @@ async fn as_page(
     State(app): State<AppState>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let wanted = Wanted::parse(pairs(query)?)?;
+    let wanted = Wanted::parse(pairs(query.unwrap_or_default().as_bytes()))?;
     let text = html::page(&View::of(&app, &wanted), &wanted);
     let mut headers = page::guarded("text/html; charset=utf-8", page::WITH_FORMS);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

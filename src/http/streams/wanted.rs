@@ -169,7 +169,7 @@ mod tests {
             ("offset", "14"),
         ];
         let wanted = parse(&asked).unwrap();
-        let read = pairs(Some(wanted.query())).unwrap();
+        let read = pairs(wanted.query().as_bytes());
         assert_eq!(Wanted::parse(read).unwrap(), wanted);
         assert_eq!(Wanted::default().query(), "");
         assert_eq!(parse(&[("limit", "99999")]).unwrap().limit, MOST);

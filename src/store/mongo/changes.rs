@@ -100,8 +100,8 @@ struct Tail {
     looked: u64,
     /// Resume tokens have shown no other time than their events.
     tokens_hold: bool,
-    /// Documents that were read as of a time: their events up to then are contained in that.
-    ahead: HashMap<Place, u64>,
+    /// Documents that were read as of a later time than their event's.
+    ahead: Ahead,
     /// What was before events that gave way to a later one of their document.
     owed: HashMap<Place, Before>,
     /// Collections came or went.
@@ -130,7 +130,7 @@ impl Tail {
             began: after.time,
             looked: ends.committed,
             tokens_hold: true,
-            ahead: HashMap::new(),
+            ahead: Ahead::default(),
             owed: HashMap::new(),
             listing_changed: false,
         })
@@ -239,15 +239,18 @@ impl Tail {
     fn map_event(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) {
         let mapped = mapping::steps(&self.shared, event, self.at);
         self.listing_changed |= mapped.listing_changed;
-        self.ahead.retain(|_, time| *time >= event.time);
-        let contained = |step: &Step| step.place().is_some_and(|at| self.ahead.contains_key(&at));
-        steps.extend(mapped.steps.into_iter().filter(|step| !contained(step)));
+        for mut step in mapped.steps {
+            step.change.repeats = self.ahead.said(&step, event.time);
+            steps.push(step);
+        }
     }
 
-    /// Gives events that came without their document what was there after the last event of the
-    /// reply. Only the last event of a document gets it; those before it give way.
+    /// Gives events that came without their document what was before its next event, where that is
+    /// known, or what was there after the last event of the reply. That only the last event of a
+    /// document gets; those before it give way.
     async fn complete(&mut self, steps: &mut Vec<Step>) -> Result<(), StoreError> {
         if steps.iter().any(|step| step.open) {
+            mapping::fill_from_images(steps);
             self.look_up(steps).await?;
         }
         steps.retain_mut(|step| self.stays(step));
@@ -272,12 +275,14 @@ impl Tail {
             steps.iter().enumerate().filter_map(|(at, step)| Some((step.place()?, at))).collect();
         let wanted = last.iter().filter(|(_, at)| steps[**at].open);
         let wanted: Vec<Place> = wanted.map(|(place, _)| place.clone()).collect();
-        let mut seen = lookup::look_up(&self.shared, &wanted, self.at.time).await?;
+        let (wanted_at, late) = (self.at.time, self.ahead.until);
+        let mut seen = lookup::look_up(&self.shared, &wanted, wanted_at, late).await?;
         for place in wanted {
             // Nothing there: a delete follows.
             if let Some(found) = seen.documents.remove(&place) {
-                steps[last[&place]].fill(found);
-                self.ahead.insert(place, seen.time);
+                let step = &mut steps[last[&place]];
+                step.fill(found);
+                self.ahead.read(place, seen.time, step.change.position);
             }
         }
         Ok(())
@@ -297,6 +302,45 @@ impl Tail {
             if mark > self.began {
                 self.looked = self.looked.max(mark);
             }
+        }
+    }
+}
+
+/// Documents that were read as of a time beyond their event's. What happened to them up to then is
+/// no news to who has that event; who begins behind it needs each.
+#[derive(Default)]
+struct Ahead {
+    documents: HashMap<Place, AsOf>,
+    /// Nothing was read as of a later time.
+    until: u64,
+}
+
+/// A document as it was at a time.
+struct AsOf {
+    time: u64,
+    /// The last change that has brought it so.
+    said: LogPosition,
+}
+
+impl Ahead {
+    /// The change that has brought what an event of this time brings.
+    fn said(&mut self, step: &Step, time: u64) -> Option<LogPosition> {
+        if time > self.until {
+            self.documents.clear();
+        }
+        let read = self.documents.get(&step.place()?)?;
+        (time <= read.time).then_some(read.said)
+    }
+
+    /// A document was read as of a time, for the change at this position.
+    fn read(&mut self, place: Place, time: u64, said: LogPosition) {
+        self.until = self.until.max(time);
+        match self.documents.get_mut(&place) {
+            // Those who have the earlier change, and not this, know no more than that.
+            Some(read) if said.time <= read.time => {
+                read.said = if time >= read.time { said } else { read.said };
+            }
+            _ => drop(self.documents.insert(place, AsOf { time, said })),
         }
     }
 }

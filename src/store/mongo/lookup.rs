@@ -33,19 +33,25 @@ pub(super) struct AsOf {
     pub(super) documents: HashMap<Place, Found>,
 }
 
-/// Reads documents as of `wanted`; where that is too long ago, as of now.
+/// Reads documents as of `wanted`; where that is too long ago, as of `late`, where that lies behind
+/// it; where that is too long ago as well, as of now.
 pub(super) async fn look_up(
     shared: &Shared,
     places: &[Place],
     wanted: u64,
+    late: u64,
 ) -> Result<AsOf, StoreError> {
     const ATTEMPTS: usize = 5;
-    let mut time = wanted;
+    let mut times = [wanted, late].into_iter().filter(|time| *time >= wanted);
     for _ in 0..ATTEMPTS {
+        let time = match times.next() {
+            Some(time) => time,
+            None => log::commit_point(shared).await?.time,
+        };
         let mut session = shared.session_at(time).await?;
         match read_all(shared, places, &mut session).await {
             Ok(documents) => return Ok(AsOf { time, documents }),
-            Err(StoreError::SnapshotExpired) => time = log::commit_point(shared).await?.time,
+            Err(StoreError::SnapshotExpired) => {}
             Err(error) => return Err(error),
         }
     }

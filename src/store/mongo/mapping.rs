@@ -1,8 +1,13 @@
 //! Events of the change stream → changes of resources. Pure, but for what the catalog knows.
 
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
 use bytes::Bytes;
+use jiff::Timestamp;
 use mongodb::bson::RawDocumentBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
     Shared, encode,
@@ -13,7 +18,11 @@ use super::{
     unreadable,
 };
 use crate::{
-    fhir::ResourceType,
+    fhir::{
+        ResourceType,
+        element::{members, text_of},
+        instant,
+    },
     position::LogPosition,
     store::{Before, Change, ChangeKind, Image},
 };
@@ -55,12 +64,34 @@ impl Step {
         }
     }
 
+    /// The document before the change, where that is known.
+    fn found_before(&self) -> Option<Found> {
+        let json = self.change.kind.before().json()?;
+        let [meta] = members(str::from_utf8(&json).ok()?, ["meta"]);
+        let updated = meta.and_then(|meta| text_of(members(meta, ["lastUpdated"])[0]));
+        let updated_ms =
+            updated.and_then(|text| instant::parse(&text)).map(Timestamp::as_millisecond);
+        Some(Found { json, updated_ms })
+    }
+
     /// Puts in the document.
     pub(super) fn fill(&mut self, found: Found) {
         if let ChangeKind::Upsert { json, updated_ms, .. } = &mut self.change.kind {
             *json = found.json;
             *updated_ms = found.updated_ms;
             self.open = false;
+        }
+    }
+}
+
+/// Gives each change that came without its document what was before the next change of the same.
+pub(super) fn fill_from_images(steps: &mut [Step]) {
+    let mut later = HashMap::<Place, usize>::new();
+    for at in (0..steps.len()).rev() {
+        let Some(place) = steps[at].place() else { continue };
+        let next = later.insert(place, at).filter(|_| steps[at].open);
+        if let Some(found) = next.and_then(|next| steps[next].found_before()) {
+            steps[at].fill(found);
         }
     }
 }
@@ -87,9 +118,13 @@ pub(super) fn steps(shared: &Arc<Shared>, event: &Event<'_>, position: LogPositi
     }
 }
 
+fn change(event: &Event<'_>, position: LogPosition, kind: ChangeKind) -> Change {
+    Change { position, committed: event.committed(), kind, repeats: None }
+}
+
 fn whole(event: &Event<'_>, position: LogPosition, ty: ResourceType) -> Step {
     let kind = ChangeKind::Replaced { ty };
-    Step { change: Change { position, committed: event.committed(), kind }, open: false }
+    Step { change: change(event, position, kind), open: false }
 }
 
 /// The change of one document.
@@ -118,7 +153,7 @@ fn one(
         let upsert = ChangeKind::Upsert { ty, id, doc, updated_ms, json, before };
         (event.after.is_none(), upsert)
     };
-    Some(Step { change: Change { position, committed: event.committed(), kind }, open })
+    Some(Step { change: change(event, position, kind), open })
 }
 
 fn before(shared: &Arc<Shared>, event: &Event<'_>, ty: ResourceType) -> Before {
