@@ -1,6 +1,8 @@
 //! `docker/` without an engine: what it says of fhirtail is so, and its own tools accept it.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
+mod prometheus;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{
@@ -13,6 +15,7 @@ use std::{
 use serde_json::Value;
 use support::{
     client,
+    front::debian,
     process::Process,
     writes::{commit, patient, put},
 };
@@ -27,9 +30,10 @@ fn text(file: &str) -> String {
 
 /// Runs a program; gives what it printed. It must be content.
 fn run(program: &str, arguments: &[&str], folder: &Path) -> String {
-    let mut command = Command::new(program);
+    let mut command = debian(program);
     // What tests/run fetched.
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python");
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python");
+    let python = std::env::var_os("FHIRTAIL_PYTHON").map_or(fetched, PathBuf::from);
     command.args(arguments).current_dir(folder).stdin(Stdio::null()).env("PYTHONPATH", python);
     let output = command
         .output()
@@ -104,15 +108,8 @@ async fn each_metric_that_is_named_is_there() {
     let there = metrics(&server).await;
     let of_histogram = |name: &str| name.strip_suffix("_bucket").unwrap_or(name).to_owned();
     let rules = text("prometheus/rules.yml");
-    let recorded: BTreeSet<_> = rules
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("- record: "))
-        .map(str::to_owned)
-        .collect();
-    assert!(recorded.len() > 5, "{recorded:?}");
-    let board: Value =
-        serde_json::from_str(&text("grafana/dashboards/fhirtail.json")).expect("JSON");
-    let board = expressions(&board).join("\n");
+    let recorded = recorded(&rules);
+    let board = expressions(&board()).join("\n");
     let scaling = text("kubernetes/helm/adapter-values.yaml") + &text("kubernetes/fhirtail.yaml");
     for text in [&rules, &board, &scaling] {
         for name in words(text, "fhirtail_") {
@@ -124,6 +121,18 @@ async fn each_metric_that_is_named_is_there() {
     let shown: BTreeSet<_> =
         words(&board, "fhirtail_").iter().map(|name| of_histogram(name)).collect();
     assert_eq!(shown, there, "the board shows all");
+}
+
+fn board() -> Value {
+    serde_json::from_str(&text("grafana/dashboards/fhirtail.json")).expect("JSON")
+}
+
+/// What rules record.
+fn recorded(rules: &str) -> BTreeSet<String> {
+    let names = rules.lines().filter_map(|line| line.trim().strip_prefix("- record: "));
+    let names: BTreeSet<_> = names.map(str::to_owned).collect();
+    assert!(names.len() > 5, "{names:?}");
+    names
 }
 
 /// The queries of a board.
@@ -144,9 +153,8 @@ fn the_rules_pass_promtool() {
     run("promtool", &["check", "config", "prometheus.yml"], &folder);
     run("promtool", &["test", "rules", "rules_test.yml"], &folder);
     // The board's queries are checked as rules would be.
-    let board: Value =
-        serde_json::from_str(&text("grafana/dashboards/fhirtail.json")).expect("JSON");
-    let rules = expressions(&board).into_iter().filter(|query| !query.starts_with("label_values"));
+    let rules =
+        expressions(&board()).into_iter().filter(|query| !query.starts_with("label_values"));
     let rules: Vec<_> = rules
         .map(|query| query.replace("$__range", "1h").replace("$instance", ".*"))
         .enumerate()
@@ -218,9 +226,7 @@ fn what_compose_names_is_there() {
     let targets = &prometheus["scrape_configs"][0]["static_configs"][0]["targets"];
     assert_eq!(targets, &serde_json::json!(replicas));
     let source = one("grafana/provisioning/datasources/prometheus.yml")["datasources"][0].clone();
-    let board: Value =
-        serde_json::from_str(&text("grafana/dashboards/fhirtail.json")).expect("JSON");
-    assert_eq!(source["uid"], board["panels"][1]["datasource"]["uid"]);
+    assert_eq!(source["uid"], board()["panels"][1]["datasource"]["uid"]);
     let home = one("grafana/provisioning/dashboards/fhirtail.yml");
     let path = home["providers"][0]["options"]["path"].as_str().expect("a path");
     let mounted = services["grafana"]["volumes"][1].as_str().expect("text");
@@ -288,6 +294,21 @@ async fn the_health_check_tells_life_from_death() {
     assert!(check());
     server.kill();
     assert!(!check());
+}
+
+/// The image's steps, as plain commands; what cargo would build is what it built here.
+#[test]
+fn the_dockerfile_does_what_it_says() {
+    let binary = env!("CARGO_BIN_EXE_fhirtail");
+    println!("{}", run(&docker("try").display().to_string(), &["--with", binary], &docker("")));
+    // The toolchain is one that can build it.
+    let of = |file: &Path, start: &str| {
+        let text = fs::read_to_string(file).expect("text");
+        let (_, after) = text.split_once(start).unwrap_or_else(|| panic!("{start}"));
+        after.split(['"', '-']).next().expect("a version").to_owned()
+    };
+    let wanted = of(&docker("../Cargo.toml"), "rust-version = \"");
+    assert_eq!(of(&docker("Dockerfile"), "FROM rust:"), wanted);
 }
 
 /// How much a service could do that it need not: systemd's own judgement, of 100 at worst.
