@@ -85,7 +85,8 @@ impl Browser {
             "--window-size=1600,1000",
         ];
         options["args"] = json!(arguments);
-        let mut wanted = json!({"goog:chromeOptions": options});
+        // The certificates of tests are nobody's.
+        let mut wanted = json!({"acceptInsecureCerts": true, "goog:chromeOptions": options});
         if options.get("perfLoggingPrefs").is_some() {
             wanted["goog:loggingPrefs"] = json!({"performance": "ALL"});
         }

@@ -113,7 +113,9 @@ async fn search(
 pub(super) fn base(app: &AppState, headers: &HeaderMap) -> Result<String, ApiError> {
     let base = &app.options.base;
     Ok(match text_of(headers, &header::HOST)? {
-        Some(host) if base.starts_with('/') => format!("http://{host}{base}"),
+        Some(host) if base.starts_with('/') => {
+            format!("{}://{host}{base}", app.options.scheme)
+        }
         _ => base.to_string(),
     })
 }
