@@ -221,12 +221,13 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Runs {
         let (open, deadline) = (Open::new(&self.requests), self.deadline);
         let exchange = Exchange::new(self.cut_off.of_one(), Arc::clone(&self.traffic));
         let run = async move {
-            let answering = EXCHANGE.scope(Arc::clone(&exchange), answering);
-            // Dropped in mid-answer, hyper's future resets its stream.
-            if !exchange.flow.keeps(answering, deadline).await {
+            let _open = open;
+            let mut answering = pin!(EXCHANGE.scope(Arc::clone(&exchange), answering));
+            if !exchange.flow.keeps(answering.as_mut(), deadline).await {
+                // Before it is dropped, so that the stream can say why it ends. Dropped in
+                // mid-answer, hyper's future resets its stream.
                 too_slow(&exchange.cut_off);
             }
-            drop(open);
         };
         let cut = self.cut.clone();
         self.tasks.spawn(async move { cut.run_until_cancelled(run).await });
