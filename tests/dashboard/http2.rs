@@ -43,8 +43,7 @@ async fn open_ten(arguments: &[&str], most: usize) {
     commit(bench.store.as_ref(), vec![put(&patient(1, "x"))]).await;
     browser.wait("heard.size === 10").await;
     assert_eq!(browser.run("return fetch('/livez').then(answer => answer.status)").await, 200);
-    let protocol =
-        "return performance.getEntriesByName(new URL('/livez', location))[0].nextHopProtocol";
+    let protocol = "return performance.getEntriesByType('navigation')[0].nextHopProtocol";
     assert_eq!(browser.run(protocol).await, "h2");
 }
 
