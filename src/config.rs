@@ -1,6 +1,6 @@
 //! What can be set: one struct per concern, each value also from a `FHIRTAIL_…` variable.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use axum::http::HeaderValue;
 use clap::Args;
@@ -24,6 +24,19 @@ pub struct ListenArgs {
     /// Origins whose pages may read from here, separated by commas; '*' is any
     #[arg(long, env = "FHIRTAIL_CORS_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
     pub cors_origins: Vec<HeaderValue>,
+}
+
+/// With what connections are encrypted, if they are.
+#[derive(Debug, Clone, Args)]
+pub struct TlsArgs {
+    /// The server's certificate and those that lead to its root (PEM): all connections are TLS,
+    /// with HTTP/2 for who speaks it. Read again when the files change
+    #[arg(long, env = "FHIRTAIL_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's key (PEM, not encrypted)
+    #[arg(long, env = "FHIRTAIL_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
 }
 
 /// Which store.
@@ -159,6 +172,9 @@ pub struct ServerArgs {
     /// Where it listens.
     #[command(flatten)]
     pub listen: ListenArgs,
+    /// With what connections are encrypted, if they are.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// How streams behave.
     #[command(flatten)]
     pub stream: StreamArgs,

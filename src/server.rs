@@ -3,7 +3,8 @@
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
+use rustls::ServerConfig;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
@@ -14,6 +15,7 @@ use crate::{
     http::{self, AppState, HttpOptions, Limits},
     live::Hub,
     store::{Store, StoreError},
+    tls::{Certificate, TlsError},
 };
 
 /// Why there is no server.
@@ -28,6 +30,9 @@ pub enum ServeError {
     /// The address can't be had.
     #[error("can't listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
+    /// There is no certificate to encrypt with.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -48,6 +53,7 @@ pub struct Server {
     address: SocketAddr,
     state: AppState,
     connection: ConnectionOptions,
+    tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -66,11 +72,17 @@ impl Server {
         if !wanted.ip().is_loopback() && !args.listen.insecure_public {
             return Err(ServeError::Public(wanted));
         }
+        let certificate = Certificate::load(&args.tls)?;
         let listener =
             TcpListener::bind(wanted).await.map_err(|error| ServeError::Listen(wanted, error))?;
         let address = listener.local_addr()?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let hub = Hub::start(Arc::clone(&store), args.live.into(), tasks.clone(), stop.clone());
+        let tls = certificate.map(|(certificate, config)| {
+            let (used, using) = watch::channel(config);
+            tasks.spawn(certificate.renew(used, stop.clone()));
+            using
+        });
         let options = Arc::new(options(args, metrics));
         let drain = CancellationToken::new();
         let hub = hub.await?;
@@ -86,7 +98,7 @@ impl Server {
             head_deadline: args.stream.read_deadline,
             most,
         };
-        Ok(Self { listener, address, state, connection, tasks, stop })
+        Ok(Self { listener, address, state, connection, tls, tasks, stop })
     }
 
     /// Where it listens; with port 0, the port that was taken.
@@ -97,20 +109,21 @@ impl Server {
 
     /// Says in one line where it is, what it serves and how to see something.
     pub fn announce(&self) {
-        let (address, store) = (self.address, self.state.store.describe());
+        let store = self.state.store.describe();
+        let at = format!("{}://{}", self.state.options.scheme, self.address);
         info!(
-            "fhirtail serves {store} at http://{address}/fhir; see it in a browser at \
-             http://{address}/ or with: curl -N -H 'Accept: text/event-stream' \
-             'http://{address}/fhir/$export'"
+            "fhirtail serves {store} at {at}/fhir; see it in a browser at {at}/ or with: curl -N \
+             -H 'Accept: text/event-stream' '{at}/fhir/$export'"
         );
     }
 
     /// Serves until `shutdown`, then ends the open streams, the tail and the store.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
-        let Self { listener, state, connection, tasks, stop, .. } = self;
+        let Self { listener, state, connection, tls, tasks, stop, .. } = self;
         let (drain, drain_over) = (state.drain.clone(), state.options.drain_over);
         let (store, hub) = (Arc::clone(&state.store), Arc::clone(&state.hub));
-        let connections = Connections::new(http::router(state), &hub, connection, drain.clone());
+        let router = http::router(state);
+        let connections = Connections::new(router, &hub, connection, tls, drain.clone());
         let ending = async {
             shutdown.await;
             info!("stopping: streams end within {drain_over:?}");
@@ -146,6 +159,7 @@ fn options(args: &ServerArgs, metrics: Option<PrometheusHandle>) -> HttpOptions 
         keep_alive: args.stream.keep_alive,
         retry: args.stream.retry,
         drain_over: args.stream.drain,
+        scheme: if args.tls.tls_cert.is_some() { "https" } else { "http" },
         stale_after: Duration::from_secs(15),
         base: "/fhir".into(),
         metrics,

@@ -4,13 +4,14 @@
 mod support;
 
 use std::{
-    io::{BufRead, BufReader, Lines},
-    process::{Child, ChildStderr, ChildStdout, Command, Stdio},
+    io::{BufRead, BufReader},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
-use serde_json::Value;
 use support::{
     Bench, client,
+    http2::Http2,
+    logged::Logged,
     stream::EventStream,
     writes::{commit, patient, put},
 };
@@ -20,62 +21,6 @@ use tokio::{
 };
 
 const QUERY: &str = "/fhir/$export?_type=Patient&_since=2020-01-01T00:00:00Z";
-
-/// A server whose log is read.
-struct Logged {
-    child: Child,
-    base: String,
-    lines: Lines<BufReader<ChildStderr>>,
-}
-
-impl Logged {
-    fn serve(store: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fhirtail"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--store", store]).args(arguments);
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary");
-        let lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
-        let mut logged = Self { child, base: String::new(), lines };
-        while logged.base.is_empty() {
-            let line = logged.next();
-            let text = line["message"].as_str().expect("a message");
-            if let Some(at) = text.find("http://") {
-                logged.base = text[at..].split("/fhir").next().expect("a URL").to_owned();
-            }
-        }
-        logged
-    }
-
-    fn next(&mut self) -> Value {
-        let line = self.lines.next().expect("a line").expect("text");
-        serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"))
-    }
-
-    /// The next word of a stream's end.
-    fn ended(&mut self) -> Value {
-        loop {
-            let line = self.next();
-            if line["message"] == "stream ended" {
-                return line;
-            }
-        }
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base)
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status();
-        assert!(sent.expect("kill").success());
-    }
-}
-
-impl Drop for Logged {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// An embedded store with `count` patients of about `bytes`, free for another process.
 async fn left_alone(count: usize, bytes: usize) -> Bench {
@@ -129,6 +74,29 @@ async fn each_end_of_a_stream_is_one_line_with_its_why() {
     assert_eq!((&line["stream"], &line["why"]), (&4.into(), &"the server is stopping".into()));
     let more = std::iter::from_fn(|| server.lines.next()).map(|line| line.expect("text"));
     assert!(!more.into_iter().any(|line| line.contains("stream ended")), "one line each");
+}
+
+/// Of two streams on one connection only the one that takes nothing is let go, and says why; and it
+/// is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_stream_of_http2_says_why() {
+    let bench = left_alone(3, 200_000).await;
+    let mut server = Logged::serve(&bench.name, &["--write-deadline", "0.3", "--drain", "0.1"]);
+    // Or the one would keep the other's window.
+    let mut windows = h2::client::Builder::new();
+    windows.initial_connection_window_size(1 << 30);
+    let (client, _) = Http2::with(&windows, server.address()).await;
+    let mut healthy = client.open(QUERY, &[]).await;
+    let stalled = client.get(QUERY, &[("accept", "text/event-stream")]).await.expect("an answer");
+    healthy.until("caught-up").await;
+    let line = server.ended();
+    assert!(line["why"].as_str().is_some_and(|why| why.contains("took nothing")), "{line}");
+    assert_eq!((&line["stream"], &line["phase"]), (&2.into(), &"history".into()));
+    drop(stalled);
+    let (_, metrics) = client.text("/metrics").await;
+    assert!(metrics.contains("\nfhirtail_slow_clients_dropped_total 1\n"), "{metrics}");
+    server.signal("-TERM");
+    assert_eq!(server.ended()["why"], "the server is stopping");
 }
 
 /// A process that does not outlive its test.

@@ -10,7 +10,10 @@ use std::{
 };
 
 use mongodb::bson::doc;
-use support::mongod::{Standalone, shared};
+use support::{
+    certificate::Issued,
+    mongod::{Standalone, shared},
+};
 
 /// The driver waits 5 s for a server.
 const SOON: Duration = Duration::from_secs(8);
@@ -130,6 +133,49 @@ fn a_port_in_use() {
     let name = folder.path().to_str().expect("a path");
     let said = refusal(&["--listen", &address, "--store", name]);
     assert_says(&said, &["can't listen on", &address, "in use"]);
+}
+
+#[test]
+fn certificates_that_are_none() {
+    let (issued, other) = (Issued::new(), Issued::new());
+    let (cert, key) = (issued.cert(), issued.key());
+    let text = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(text.path(), "no certificate, and no key").expect("written");
+    let text = text.path().to_str().expect("a path");
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path().to_str().expect("a path");
+    let cut = tempfile::NamedTempFile::new().expect("a file");
+    let whole = std::fs::read_to_string(&cert).expect("a certificate");
+    std::fs::write(cut.path(), &whole[..whole.len() / 2]).expect("written");
+    let cut = cut.path().to_str().expect("a path");
+    let (no_cert, no_key) =
+        ("there is no certificate in it", "there is no unencrypted private key");
+    let refused: [(&str, &str, &[&str]); 8] = [
+        ("/nowhere/tls.crt", &key, &["--tls-cert /nowhere/tls.crt", "No such file"]),
+        (&cert, "/nowhere/tls.key", &["--tls-key /nowhere/tls.key", "No such file"]),
+        (folder, &key, &["--tls-cert", folder, "Is a directory"]),
+        (text, &key, &["--tls-cert", text, no_cert]),
+        (cut, &key, &["--tls-cert", cut, no_cert]),
+        (&cert, text, &["--tls-key", text, no_key]),
+        (&cert, &cert, &["--tls-key", &cert, no_key]),
+        (&cert, &other.key(), &["the key in", &other.key(), "is not that of the first", &cert]),
+    ];
+    for (cert, key, parts) in refused {
+        let said = refusal(&["--listen", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", key]);
+        assert_says(&said, parts);
+    }
+}
+
+#[test]
+fn half_of_what_tls_needs() {
+    for (given, wanted) in [("--tls-cert", "--tls-key"), ("--tls-key", "--tls-cert")] {
+        let output = Command::new(env!("CARGO_BIN_EXE_fhirtail"))
+            .args(["serve", given, "/nowhere"])
+            .output()
+            .expect("the binary");
+        assert_eq!(output.status.code(), Some(2));
+        assert_says(&String::from_utf8(output.stderr).expect("text"), &[wanted]);
+    }
 }
 
 fn free_port() -> u16 {

@@ -26,11 +26,11 @@ impl Coding {
         }
     }
 
-    /// What is written first, as a chunk.
+    /// What is written first.
     pub(super) fn begin(&self) -> Bytes {
         match self {
             Self::Identity => Bytes::new(),
-            Self::Gzip(_) => chunk(&Member::begin()),
+            Self::Gzip(_) => Member::begin(),
         }
     }
 
@@ -49,11 +49,11 @@ impl Coding {
         }
     }
 
-    /// What is written last, as a chunk.
+    /// What is written last.
     pub(super) fn end(self) -> Bytes {
         match self {
             Self::Identity => Bytes::new(),
-            Self::Gzip(member) => chunk(&member.end()),
+            Self::Gzip(member) => member.end(),
         }
     }
 }

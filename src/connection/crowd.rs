@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
 
-use super::{audience::Leaves, carrier::Carrier, direct::Direct};
+use super::{audience::Leaves, carrier::Carrier, chunked::chunk, direct::Direct};
 use crate::live::Hub;
 
 pub(super) use super::audience::Seat;
@@ -63,7 +63,7 @@ impl Crowd {
 
     /// Carries a stream until its end: in this task while it needs one, then in the crowd.
     pub(super) async fn carry(&self, direct: Direct) {
-        let begin = direct.coding.begin();
+        let begin = chunk(&direct.coding.begin());
         self.carry_rest(direct, begin).await;
     }
 

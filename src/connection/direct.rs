@@ -14,7 +14,7 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit},
 };
 
-use super::{coding::Coding, crowd::Seat, wire::Wire};
+use super::{chunked::chunk, coding::Coding, crowd::Seat, wire::Wire};
 use crate::session::{Outgoing, Piece};
 
 /// A stream and where it goes.
@@ -42,7 +42,7 @@ impl Direct {
         match carry(&wire, &mut coding, outgoing.pieces(may_leave), turns).await {
             Ok(Some(outgoing)) => Seat::take(Self { wire, peer, coding, outgoing }),
             Ok(None) => {
-                wire.end(coding.end()).await;
+                wire.end(chunk(&coding.end())).await;
                 None
             }
             Err(error) => {

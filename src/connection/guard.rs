@@ -7,10 +7,15 @@ use std::{
     future::Future,
     io::{self, IoSlice},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep},
@@ -23,13 +28,43 @@ use super::{
 };
 use crate::session::CutOff;
 
+/// What goes over a socket that many share.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    /// The last write waits for room.
+    full: AtomicBool,
+    /// Whoever had something to write when it was last their turn waits for room.
+    behind: AtomicBool,
+    written: AtomicU64,
+}
+
+impl Traffic {
+    /// All has been written that there is, or that there is room for.
+    pub(super) fn settles(&self) {
+        self.behind.store(self.full.load(Relaxed), Relaxed);
+    }
+
+    /// There is more to write than there was room for.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind.load(Relaxed)
+    }
+
+    /// How many bytes were written.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Relaxed)
+    }
+}
+
 pub(super) struct Guard {
     socket: Socket,
+    /// What the client has said already, and is still to be read.
+    said: Bytes,
     deadline: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
     takeover: Takeover,
     cut_off: CutOff,
+    traffic: Arc<Traffic>,
 }
 
 impl Guard {
@@ -40,7 +75,17 @@ impl Guard {
         cut_off: &CutOff,
     ) -> Self {
         let (takeover, cut_off) = (takeover.clone(), cut_off.clone());
-        Self { socket, deadline, waiting: None, takeover, cut_off }
+        let (said, traffic) = Default::default();
+        Self { socket, said, deadline, waiting: None, takeover, cut_off, traffic }
+    }
+
+    pub(super) fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
+    }
+
+    /// What was read of it is read again.
+    pub(super) fn unread(&mut self, said: Bytes) {
+        self.said = said;
     }
 
     pub(super) fn into_socket(self) -> Socket {
@@ -52,9 +97,11 @@ impl Guard {
         cx: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
+        self.traffic.full.store(written.is_pending(), Relaxed);
+        if let Poll::Ready(written) = written {
             self.waiting = None;
-            return written.map_err(|error| given_up(error, &self.cut_off));
+            self.traffic.written.fetch_add(*written.as_ref().unwrap_or(&0) as u64, Relaxed);
+            return Poll::Ready(written.map_err(|error| given_up(error, &self.cut_off)));
         }
         let deadline = self.deadline;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(deadline)));
@@ -70,6 +117,15 @@ impl AsyncRead for Guard {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.said.has_remaining() {
+            let room = self.said.len().min(buffer.remaining());
+            buffer.put_slice(&self.said.split_to(room));
+            if self.said.is_empty() {
+                // What was read into is given back.
+                self.said = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut *self.socket).poll_read(cx, buffer)
     }
 }

@@ -6,11 +6,13 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
 
 use axum::{
+    Router,
     body::Body,
     extract::ConnectInfo,
     http::{Request, Response, Version},
@@ -21,16 +23,24 @@ use hyper::{
     service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 use tower_service::Service as _;
 
 use super::{
     Connections,
     coding::Coding,
     direct::Direct,
+    greeting::{Tongue, tongue},
     guard::Guard,
+    http2,
     socket::Socket,
     takeover::{Offered, Takeover},
+    tls,
     wire::Wire,
 };
 use crate::session::CutOff;
@@ -38,14 +48,31 @@ use crate::session::CutOff;
 /// What a client may leave in the kernel's hands of what is written to it, in bytes.
 const MOST_UNSENT: u32 = 256 << 10;
 
+/// Who is at the other end of a connection.
+pub(super) struct Client<'c> {
+    pub(super) shared: &'c Connections,
+    pub(super) peer: SocketAddr,
+    /// Where it is said if the connection is cut off.
+    pub(super) cut_off: CutOff,
+    /// It came while the server stops: it gets one answer.
+    pub(super) draining: bool,
+}
+
+pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
+
 /// Answers on a connection until its end, or until a stream gets the socket to itself.
 pub(super) async fn speak(
     shared: &Connections,
     socket: Socket,
     peer: SocketAddr,
 ) -> Option<Direct> {
+    let (cut_off, draining) = (CutOff::default(), shared.drain.is_cancelled());
+    let client = Client { shared, peer, cut_off, draining };
     let spoken = match prepare(&socket, shared.options.write_deadline) {
-        Ok(()) => http1(shared, socket, peer).await,
+        Ok(()) => match shared.tls() {
+            None => client.in_the_clear(socket).await,
+            Some(config) => client.encrypted(socket, config).await.map(|()| None),
+        },
         Err(error) => Err(error.into()),
     };
     spoken.unwrap_or_else(|error| {
@@ -53,8 +80,6 @@ pub(super) async fn speak(
         None
     })
 }
-
-type Spoken = Result<Option<Direct>, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The kernel counts milliseconds in a C int.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -75,61 +100,139 @@ fn prepare(socket: &TcpStream, deadline: Duration) -> io::Result<()> {
     Ok(())
 }
 
-async fn http1(shared: &Connections, socket: Socket, peer: SocketAddr) -> Spoken {
-    let (takeover, cut_off) = (Takeover::default(), CutOff::default());
-    let guard = Guard::new(socket, shared.options.write_deadline, &takeover, &cut_off);
-    let service = service(shared, peer, &takeover, &cut_off);
-    // Who comes while streams end gets one answer.
-    let mut draining = shared.drain.is_cancelled();
-    let mut connection = http1::Builder::new()
-        .keep_alive(!draining)
-        // Who has said all that it will say may still listen.
-        .half_close(true)
-        .timer(TokioTimer::new())
-        .header_read_timeout(shared.options.head_deadline)
-        .serve_connection(TokioIo::new(guard), service);
-    let mut drained = Box::pin(shared.drain.cancelled());
-    let offered = poll_fn(|cx| {
-        if !draining && drained.as_mut().poll(cx).is_ready() {
-            draining = true;
-            Pin::new(&mut connection).graceful_shutdown();
+impl Client<'_> {
+    async fn in_the_clear(&self, socket: Socket) -> Result<Option<Direct>, Error> {
+        let takeover = Takeover::of_socket();
+        let mut guard = self.guard(socket, &takeover);
+        match self.begins(tongue(&mut guard)).await? {
+            Tongue::Http1 => {
+                let Some((stream, guard)) = self.http1(guard, takeover).await? else {
+                    return Ok(None);
+                };
+                let Offered { outgoing, gzip } = stream;
+                let (socket, cut_off) = (guard.into_socket(), self.cut_off.clone());
+                let wire = Wire::new(socket, self.shared.patience(), cut_off);
+                let (peer, coding) = (self.peer, Coding::new(gzip));
+                Ok(Some(Direct { wire, peer, coding, outgoing }))
+            }
+            Tongue::Http2 => {
+                let traffic = guard.traffic();
+                http2::speak(self, guard, traffic).await?;
+                Ok(None)
+            }
         }
-        let ended = Pin::new(&mut connection).poll(cx);
-        match takeover.take() {
-            Some(offered) => Poll::Ready(Ok(Some(offered))),
-            None => ended.map_ok(|()| None),
+    }
+
+    /// No stream gets this socket: what goes over it nobody may write but TLS.
+    async fn encrypted(&self, socket: Socket, config: Arc<ServerConfig>) -> Result<(), Error> {
+        let takeover = Takeover::default();
+        let guard = self.guard(socket, &takeover);
+        match self.begins(tls::accept(guard, config)).await? {
+            None => Ok(()),
+            Some(stream) if tls::speaks_http2(&stream) => {
+                let traffic = stream.get_ref().0.traffic();
+                Ok(http2::speak(self, stream, traffic).await?)
+            }
+            Some(stream) => self.http1(stream, takeover).await.map(drop),
         }
-    });
-    let Some(Offered { outgoing, gzip }) = offered.await? else { return Ok(None) };
-    let socket = connection.into_parts().io.into_inner().into_socket();
-    let wire = Wire::new(socket, shared.patience(), cut_off);
-    Ok(Some(Direct { wire, peer, coding: Coding::new(gzip), outgoing }))
+    }
+
+    fn guard(&self, socket: Socket, takeover: &Takeover) -> Guard {
+        Guard::new(socket, self.shared.options.write_deadline, takeover, &self.cut_off)
+    }
+
+    /// What comes before the first request. It has as long as a request's head; and who has said
+    /// nothing so far when the server stops is let go.
+    async fn begins<T>(&self, begins: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let begins = timeout(self.shared.options.head_deadline, begins);
+        tokio::select! {
+            // What has come by then is heard.
+            biased;
+            begun = begins => begun.unwrap_or_else(|late| Err(late.into())),
+            () = self.shared.drain.cancelled(), if !self.draining => {
+                Err(io::Error::other("the server is stopping"))
+            }
+        }
+    }
+
+    /// Speaks HTTP/1. A stream may take its IO away.
+    async fn http1<I>(&self, io: I, takeover: Takeover) -> Result<Option<(Offered, I)>, Error>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        // Who comes while streams end gets one answer.
+        let mut draining = self.draining;
+        let mut connection = http1::Builder::new()
+            .keep_alive(!draining)
+            // Who has said all that it will say may still listen.
+            .half_close(true)
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.shared.options.head_deadline)
+            .serve_connection(TokioIo::new(io), self.service(&takeover));
+        let mut drained = Box::pin(self.shared.drain.cancelled());
+        let offered = poll_fn(|cx| {
+            if !draining && drained.as_mut().poll(cx).is_ready() {
+                draining = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            let ended = Pin::new(&mut connection).poll(cx);
+            match takeover.take() {
+                Some(offered) => Poll::Ready(Ok(Some(offered))),
+                None => ended.map_ok(|()| None),
+            }
+        });
+        let offered = offered.await?;
+        Ok(offered.map(|offered| (offered, connection.into_parts().io.into_inner())))
+    }
+
+    fn service(
+        &self,
+        takeover: &Takeover,
+    ) -> impl Service<
+        Request<Incoming>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+    > + use<> {
+        let (routes, takeover) = (self.routes(), takeover.clone());
+        let cut_off = self.cut_off.clone();
+        service_fn(move |request: Request<Incoming>| {
+            // HTTP/1.0 knows no chunks.
+            let takeover = (request.version() == Version::HTTP_11).then(|| takeover.clone());
+            routes.answer(request.map(Body::new), takeover, cut_off.clone())
+        })
+    }
+
+    /// The router, as this client's connection asks it.
+    pub(super) fn routes(&self) -> Routes {
+        Routes { router: self.shared.router.clone(), peer: self.peer }
+    }
 }
 
-/// The router, told by extensions of each request who asks, whether the connection can be taken
-/// over, and where it is said if it is cut off.
-fn service(
-    shared: &Connections,
+/// The router, and whose requests it answers.
+#[derive(Clone)]
+pub(super) struct Routes {
+    router: Router,
     peer: SocketAddr,
-    takeover: &Takeover,
-    cut_off: &CutOff,
-) -> impl Service<
-    Request<Incoming>,
-    Response = Response<Body>,
-    Error = Infallible,
-    Future: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
-> + use<> {
-    let router = shared.router.clone();
-    let (takeover, cut_off) = (takeover.clone(), cut_off.clone());
-    service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ConnectInfo(peer));
-        request.extensions_mut().insert(cut_off.clone());
-        if request.version() == Version::HTTP_11 {
-            request.extensions_mut().insert(takeover.clone());
+}
+
+impl Routes {
+    /// The router is told by extensions of each request who asks, how an event stream is carried,
+    /// and where it is said if it is cut off.
+    pub(super) fn answer(
+        &self,
+        mut request: Request<Body>,
+        takeover: Option<Takeover>,
+        cut_off: CutOff,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<> {
+        let extensions = request.extensions_mut();
+        extensions.insert(ConnectInfo(self.peer));
+        extensions.insert(cut_off);
+        if let Some(takeover) = takeover {
+            extensions.insert(takeover);
         }
-        router.clone().call(request)
-    })
+        self.router.clone().call(request)
+    }
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -2,7 +2,7 @@
 //! stream.
 //!
 //! ```text
-//! accept ─▶ http (hyper) ─▶ router ─▶ answer
+//! accept ─▶ greeting, tls ─▶ http, http2 (hyper) ─▶ router ─▶ answer
 //!              │ an event stream over plain HTTP/1.1
 //!              ▼
 //!           direct: a task of its own writes what its session says ──┐
@@ -12,13 +12,19 @@
 //!
 //! hyper reads the request and writes the head of the answer. From there on the stream has the
 //! socket to itself: while it is level with the ring it costs a position and a socket, and each
-//! change goes to the socket from the one frame that all share.
+//! change goes to the socket from the one frame that all share. Over HTTP/2, whose sockets many
+//! streams share, and over TLS a stream stays a body in hyper's hands.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use metrics::counter;
-use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
+use rustls::ServerConfig;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    time::sleep,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
@@ -31,12 +37,16 @@ mod chunked;
 mod coding;
 mod crowd;
 mod direct;
+mod flow;
+mod greeting;
 mod guard;
 mod gzip;
 mod http;
+mod http2;
 mod index;
 mod socket;
 mod takeover;
+mod tls;
 mod wire;
 
 pub use takeover::Takeover;
@@ -72,18 +82,20 @@ pub struct Connections {
     crowd: Arc<Crowd>,
     patience: Arc<Patience>,
     room: Arc<Semaphore>,
+    tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     tasks: TaskTracker,
     drain: CancellationToken,
     cut: CancellationToken,
 }
 
 impl Connections {
-    /// For a server whose streams follow `hub`. `drain` ends what is open once it is answered.
+    /// For a server whose streams follow `hub`, encrypted by `tls` where there is one. `drain` ends what is open once it is answered.
     #[must_use]
     pub fn new(
         router: Router,
         hub: &Arc<Hub>,
         options: ConnectionOptions,
+        tls: Option<watch::Receiver<Arc<ServerConfig>>>,
         drain: CancellationToken,
     ) -> Self {
         let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
@@ -94,7 +106,12 @@ impl Connections {
             drain_over: options.drain_over.max(LAST_WORD),
         });
         let room = Arc::new(Semaphore::new(options.most.min(Semaphore::MAX_PERMITS)));
-        Self { router, options, crowd, patience, room, tasks, drain, cut }
+        Self { router, options, crowd, patience, room, tls, tasks, drain, cut }
+    }
+
+    /// How a connection that opens now is encrypted, if it is.
+    fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.tls.as_ref().map(|tls| Arc::clone(&tls.borrow()))
     }
 
     fn patience(&self) -> Arc<Patience> {

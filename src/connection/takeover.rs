@@ -2,27 +2,37 @@
 //!
 //! The handler answers with a body that offers the stream and says nothing more. hyper flushes
 //! the head; the guard around the socket sees that flush; then the connection is taken apart.
+//!
+//! Where the socket carries others' streams too (HTTP/2), or what nobody but TLS may write, the
+//! stream stays a body in hyper's hands, written in the same way.
 
 use std::{
+    io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
 
+use async_stream::try_stream;
 use axum::{
     body::{Body, Bytes, HttpBody},
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
+use futures_core::Stream;
+use futures_util::StreamExt;
 use http_body::Frame;
+use tokio::pin;
 
-use crate::session::Outgoing;
+use super::coding::Coding;
+use crate::session::{Outgoing, Piece};
 
-/// Where a handler leaves a stream for its connection. Among the extensions of each request
-/// whose connection can be taken over.
+/// Where a handler leaves a stream for its connection. Among the extensions of each request that
+/// is not of HTTP/1.0, which knows no chunks.
 #[derive(Clone, Default)]
 pub struct Takeover {
-    state: Arc<Mutex<State>>,
+    /// `None`: it stays in hyper's hands.
+    socket: Option<Arc<Mutex<State>>>,
     /// The stream is to be encoded.
     gzip: bool,
 }
@@ -44,24 +54,34 @@ enum State {
 }
 
 impl Takeover {
+    /// Of a connection whose socket a stream may have.
+    pub(super) fn of_socket() -> Self {
+        Self { socket: Some(Arc::default()), gzip: false }
+    }
+
     /// Who asks has `Accept-Encoding: gzip`.
     pub fn accept_gzip(&mut self) {
         self.gzip = true;
     }
 
-    /// The answer whose stream goes on without hyper.
+    /// The answer whose stream goes on without hyper, where it can.
     pub fn answer(self, mut head: HeaderMap, outgoing: Outgoing) -> Response {
         if self.gzip {
             head.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         head.append(header::VARY, HeaderValue::from_static("accept-encoding"));
+        let Some(socket) = self.socket else {
+            let body = coded(outgoing, Coding::new(self.gzip));
+            return (head, Body::from_stream(body)).into_response();
+        };
         let stream = Offered { outgoing: Box::new(outgoing), gzip: self.gzip };
-        (head, Body::new(Offer { takeover: self, stream: Some(stream) })).into_response()
+        (head, Body::new(Offer { socket, stream: Some(stream) })).into_response()
     }
 
     /// Everything that was written before is flushed.
     pub(super) fn flushed(&self) {
-        let mut state = self.lock();
+        let Some(socket) = &self.socket else { return };
+        let mut state = lock(socket);
         *state = match std::mem::take(&mut *state) {
             State::Offered(stream) => State::Flushed(stream),
             other => other,
@@ -70,7 +90,7 @@ impl Takeover {
 
     /// The stream to go on with.
     pub(super) fn take(&self) -> Option<Offered> {
-        let mut state = self.lock();
+        let mut state = lock(self.socket.as_ref()?);
         match std::mem::take(&mut *state) {
             State::Flushed(stream) => Some(stream),
             other => {
@@ -79,14 +99,35 @@ impl Takeover {
             }
         }
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A stream as a body that hyper writes.
+fn coded(outgoing: Outgoing, mut coding: Coding) -> impl Stream<Item = io::Result<Bytes>> {
+    try_stream! {
+        let begin = coding.begin();
+        if !begin.is_empty() {
+            yield begin;
+        }
+        let pieces = Box::new(outgoing).pieces(false);
+        pin!(pieces);
+        while let Some(piece) = pieces.next().await {
+            if let Piece::Chunk(chunk) = piece? {
+                yield coding.encode(chunk)?;
+            }
+        }
+        let end = coding.end();
+        if !end.is_empty() {
+            yield end;
+        }
     }
 }
 
 struct Offer {
-    takeover: Takeover,
+    socket: Arc<Mutex<State>>,
     stream: Option<Offered>,
 }
 
@@ -100,7 +141,7 @@ impl HttpBody for Offer {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         // Nobody wakes this: whoever polls it takes the connection apart after the next flush.
         if let Some(stream) = self.stream.take() {
-            *self.takeover.lock() = State::Offered(stream);
+            *lock(&self.socket) = State::Offered(stream);
         }
         Poll::Pending
     }
@@ -109,7 +150,7 @@ impl HttpBody for Offer {
 impl Drop for Offer {
     fn drop(&mut self) {
         // hyper has dropped the answer before it was out: there is nobody to stream to.
-        let mut state = self.takeover.lock();
+        let mut state = lock(&self.socket);
         if matches!(*state, State::Offered(_)) {
             *state = State::Idle;
         }

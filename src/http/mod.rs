@@ -79,6 +79,8 @@ pub struct HttpOptions {
     pub drain_over: Duration,
     /// How long the store may be silent before `/readyz` says so.
     pub stale_after: Duration,
+    /// How this server's URLs begin: `http`, or `https`.
+    pub scheme: &'static str,
     /// What stands before `Type/id` in a `Location`: `/fhir`, or with scheme and host.
     pub base: Arc<str>,
     /// Renders `/metrics`.

@@ -41,13 +41,29 @@ impl Phase {
 /// Where a connection says that it is cut off, for those whose streams go over it. They are
 /// dropped with it, and can't know.
 #[derive(Debug, Clone, Default)]
-pub struct CutOff(Arc<OnceLock<Box<str>>>);
+pub struct CutOff {
+    said: Arc<OnceLock<Box<str>>>,
+    /// The whole connection's, where it carries other streams too.
+    whole: Option<Arc<OnceLock<Box<str>>>>,
+}
 
 impl CutOff {
     /// The connection ends, and why.
     pub fn say(&self, why: &str) {
         // The first reason is the one.
-        let _ = self.0.set(why.into());
+        let _ = self.said.set(why.into());
+    }
+
+    /// That of one stream among others of a connection whose own this is.
+    #[must_use]
+    pub fn of_one(&self) -> Self {
+        Self { said: Arc::default(), whole: Some(Arc::clone(&self.said)) }
+    }
+
+    /// What was said.
+    fn why(&self) -> Option<&str> {
+        let whole = || self.whole.as_ref()?.get();
+        self.said.get().or_else(whole).map(|why| &**why)
     }
 }
 
@@ -139,8 +155,7 @@ impl Drop for OpenStream {
         let Line { number, format, ref asked, .. } = *self.line;
         let Whereabouts { phase, events, bytes, .. } = self.line.now();
         gauge(format, phase).decrement(1.0);
-        let why = self.cut_off.0.get().or(self.why.as_ref());
-        let why = why.map_or("the client went", |why| &**why);
+        let why = self.cut_off.why().or(self.why.as_deref()).unwrap_or("the client went");
         let seconds = self.opened.elapsed().as_secs_f64();
         // What was asked for may name people: the path does not.
         let path = asked.query.split('?').next();

@@ -72,7 +72,8 @@ fn clients() {
         "fhirtail_slow_clients_dropped_total",
         Unit::Count,
         &[],
-        "Connections cut since the client took nothing for the write deadline",
+        "Connections cut, and streams of HTTP/2 reset, since the client took nothing for the write \
+         deadline",
     );
     describe_histogram!(
         COMMIT_TO_SOCKET,

@@ -5,6 +5,7 @@ mod access;
 mod browser;
 mod cuts;
 mod gaps;
+mod http2;
 mod large;
 mod model;
 mod states;

@@ -15,6 +15,7 @@ struct Arguments {
 /// A running server.
 pub struct App {
     pub address: SocketAddr,
+    scheme: &'static str,
     stop: CancellationToken,
     running: Option<tokio::task::JoinHandle<()>>,
 }
@@ -33,13 +34,14 @@ impl App {
         let args = Arguments::try_parse_from(arguments).expect("arguments of serve").server;
         let server = Server::bind(&args, store, None).await.expect("a server");
         let (address, stop) = (server.address(), CancellationToken::new());
+        let scheme = if args.tls.tls_cert.is_some() { "https" } else { "http" };
         let stopped = stop.clone().cancelled_owned();
         let running = tokio::spawn(async move { server.run(stopped).await });
-        Self { address, stop, running: Some(running) }
+        Self { address, scheme, stop, running: Some(running) }
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// Stops it as SIGTERM does, and waits until it has.

@@ -3,10 +3,13 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
 pub mod app;
+pub mod certificate;
 pub mod chaos;
 pub mod converge;
 pub mod foreign;
 pub mod front;
+pub mod http2;
+pub mod logged;
 pub mod mongod;
 pub mod oracle;
 pub mod process;

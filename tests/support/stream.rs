@@ -18,9 +18,11 @@ pub fn client() -> Client {
     Client::builder().build().expect("an HTTP client")
 }
 
+type Broken = Box<dyn std::error::Error + Send + Sync>;
+
 /// An open event stream.
 pub struct EventStream {
-    chunks: std::pin::Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
+    chunks: std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, Broken>> + Send>>,
     parser: Parser,
     ready: VecDeque<Item>,
     /// What is still to be decoded, of a stream in gzip.
@@ -55,12 +57,19 @@ impl EventStream {
     }
 
     pub fn of(response: Response) -> Self {
-        let response_headers = response.headers().clone();
+        Self::new(response.headers().clone(), response.bytes_stream())
+    }
+
+    /// An answer's head and body, whoever reads them.
+    pub fn new<E: Into<Broken>>(
+        response_headers: header::HeaderMap,
+        chunks: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+    ) -> Self {
         let gzip = response_headers.get(header::CONTENT_ENCODING).map(|coding| {
             assert_eq!(coding, "gzip");
             GzDecoder::new(Vec::new())
         });
-        let chunks = Box::pin(response.bytes_stream());
+        let chunks = Box::pin(chunks.map(|chunk| chunk.map_err(Into::into)));
         let parser = Parser::resuming(String::new());
         Self { chunks, parser, ready: VecDeque::new(), gzip, response_headers }
     }

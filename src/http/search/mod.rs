@@ -115,7 +115,7 @@ pub(super) fn base(app: &AppState, headers: &HeaderMap) -> Result<String, ApiErr
     let base = &app.options.base;
     Ok(match text_of(headers, &header::HOST)? {
         Some(host) if base.starts_with('/') && !host.is_empty() => {
-            format!("http://{}{base}", authority(host)?)
+            format!("{}://{}{base}", app.options.scheme, authority(host)?)
         }
         _ => base.to_string(),
     })

@@ -1,0 +1,76 @@
+//! A server as a process of its own, whose log is read.
+
+use std::{
+    io::{BufRead, BufReader, Lines},
+    process::{Child, ChildStderr, Command, Stdio},
+};
+
+use serde_json::Value;
+
+/// A server whose log is read line by line. Killed when dropped.
+pub struct Logged {
+    child: Child,
+    pub base: String,
+    pub lines: Lines<BufReader<ChildStderr>>,
+}
+
+impl Logged {
+    pub fn serve(store: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fhirtail"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--store", store]).args(arguments);
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary");
+        let lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
+        let mut logged = Self { child, base: String::new(), lines };
+        let said = logged.says("fhirtail serves");
+        let text = said["message"].as_str().expect("a message");
+        let at = text.find("http").expect("a URL");
+        logged.base = text[at..].split("/fhir").next().expect("a URL").to_owned();
+        logged
+    }
+
+    pub fn next(&mut self) -> Value {
+        let line = self.lines.next().expect("a line").expect("text");
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"))
+    }
+
+    /// The next line whose message begins like this.
+    pub fn says(&mut self, message: &str) -> Value {
+        loop {
+            let line = self.next();
+            if line["message"].as_str().is_some_and(|said| said.starts_with(message)) {
+                return line;
+            }
+        }
+    }
+
+    /// The next word of a stream's end.
+    pub fn ended(&mut self) -> Value {
+        self.says("stream ended")
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> std::net::SocketAddr {
+        let (_, address) = self.base.split_once("://").expect("a URL");
+        address.parse().expect("an address")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.pid().to_string()]).status();
+        assert!(sent.expect("kill").success());
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
