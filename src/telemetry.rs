@@ -2,10 +2,10 @@
 //!
 //! [`table`] names every metric; `docs/METRICS.md` says what to do about each.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{io::IsTerminal, panic, time::Duration};
 
 use jiff::Timestamp;
-use metrics::Gauge;
+use metrics::{Gauge, counter};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
@@ -44,7 +44,17 @@ pub fn metrics() -> Result<PrometheusHandle, BuildError> {
         }
     });
     table::register();
+    count_defects();
     Ok(handle)
+}
+
+/// Counts what panics, wherever it does: not all that runs here has somebody who waits for it.
+fn count_defects() {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |defect| {
+        counter!("fhirtail_panics_total").increment(1);
+        usual(defect);
+    }));
 }
 
 /// One more in a gauge, for as long as it lives.

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     task::yield_now,
     time::{MissedTickBehavior, interval},
 };
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     audience::{Audience, Leaves, PAGE_BYTES, Part, Seat},
     audiences::Audiences,
-    crowd::Back,
+    crowd::{Back, Joining},
     index::Slot,
 };
 use crate::{live::Hub, position::LogPosition};
@@ -29,7 +29,7 @@ const BREATH: usize = 64;
 pub(super) struct Carrier {
     hub: Arc<Hub>,
     moved: watch::Receiver<()>,
-    joining: mpsc::UnboundedReceiver<Seat>,
+    joining: Joining<Seat>,
     audiences: Audiences,
     /// Up to here all changes are said to whom they concern. `None`: there is nobody.
     at: Option<LogPosition>,
@@ -44,12 +44,7 @@ pub(super) struct Carrier {
 }
 
 impl Carrier {
-    pub(super) fn new(
-        hub: &Arc<Hub>,
-        joining: mpsc::UnboundedReceiver<Seat>,
-        round: Duration,
-        back: Back,
-    ) -> Self {
+    pub(super) fn new(hub: &Arc<Hub>, joining: Joining<Seat>, round: Duration, back: Back) -> Self {
         let (hub, moved) = (Arc::clone(hub), hub.subscribe());
         let (audiences, breath) = Default::default();
         let (at, more, looking) = (None, false, None);

@@ -11,8 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinHandle,
+    sync::{Mutex, OwnedMutexGuard, Semaphore, mpsc},
+    time::sleep,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
@@ -24,6 +24,12 @@ pub(super) use super::audience::Seat;
 
 /// How often, at least, carriers look after silent streams and those whose clients have gone.
 const ROUND: Duration = Duration::from_secs(1);
+
+/// How long the place of a carrier that broke off stays empty.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Who joins a carrier. Held by one at a time: what it leaves is the next one's.
+pub(super) type Joining<S> = OwnedMutexGuard<mpsc::UnboundedReceiver<S>>;
 
 /// Where level streams are left.
 pub(super) struct Crowd {
@@ -46,13 +52,16 @@ impl Crowd {
         Arc::new_cyclic(|crowd| {
             let carriers = (0..cores).map(|_| {
                 let (sender, joining) = mpsc::unbounded_channel();
+                let (hub, round) = (Arc::clone(hub), ROUND.min(keep_alive));
                 let back = Back { crowd: crowd.clone(), tasks: tasks.clone(), cut: cut.clone() };
-                let carrier = Carrier::new(hub, joining, ROUND.min(keep_alive), back);
                 let (drain, cut) = (drain.clone(), cut.clone());
-                let carried = tokio::spawn(async move {
-                    cut.run_until_cancelled(carrier.run(drain)).await;
-                });
-                tasks.spawn(told(carried));
+                tasks.spawn(keep(joining, move |joining| {
+                    let carrier = Carrier::new(&hub, joining, round, back.clone());
+                    let (drain, cut) = (drain.clone(), cut.clone());
+                    async move {
+                        cut.run_until_cancelled(carrier.run(drain)).await;
+                    }
+                }));
                 sender
             });
             // A core is left over, where there are two: the level streams hear of a change at once.
@@ -78,6 +87,7 @@ impl Crowd {
 }
 
 /// How a stream leaves its carrier.
+#[derive(Clone)]
 pub(super) struct Back {
     crowd: std::sync::Weak<Crowd>,
     tasks: TaskTracker,
@@ -105,10 +115,45 @@ impl Back {
     }
 }
 
-/// Tells of a carrier that breaks off. Its streams are cut: they come again, and are then carried
-/// by tasks of their own.
-async fn told(carried: JoinHandle<()>) {
-    if let Err(broken) = carried.await {
-        error!(%broken, "a carrier of level streams broke off");
+/// Keeps a carrier at work until it ends. A defect that breaks it off is told, and cuts the streams
+/// that it had: they come again. Another takes its place.
+async fn keep<S, F>(joining: mpsc::UnboundedReceiver<S>, mut carrier: impl FnMut(Joining<S>) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let joining = Arc::new(Mutex::new(joining));
+    loop {
+        let carried = tokio::spawn(carrier(Arc::clone(&joining).lock_owned().await));
+        let Err(broken) = carried.await else { return };
+        error!(%broken, "a carrier of level streams broke off: another takes its place");
+        // A defect that comes back shall not come at full speed.
+        sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_joins_after_a_carrier_broke_off_is_carried() {
+        let (sender, joining) = mpsc::unbounded_channel();
+        let (carried, mut seen) = mpsc::unbounded_channel();
+        let kept = tokio::spawn(keep(joining, move |mut joining| {
+            let carried = carried.clone();
+            async move {
+                while let Some(seat) = joining.recv().await {
+                    assert_ne!(seat, "breaks it", "a defect, as ordered");
+                    carried.send(seat).expect("somebody looks");
+                }
+            }
+        }));
+        let all = ["first", "breaks it", "waits", "breaks it", "last"];
+        all.iter().try_for_each(|seat| sender.send(*seat)).expect("a carrier");
+        for seat in ["first", "waits", "last"] {
+            assert_eq!(seen.recv().await, Some(seat));
+        }
+        drop(sender);
+        kept.await.expect("it ends with its last carrier");
     }
 }

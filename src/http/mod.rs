@@ -205,7 +205,6 @@ async fn no_such_method(method: Method, uri: Uri) -> ApiError {
 
 /// A defect of ours: the caller hears so, and the server goes on.
 fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    metrics::counter!("fhirtail_panics_total").increment(1);
     const TEXT: &str = "the server met a defect of its own; its log tells more.";
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, IssueType::Exception, TEXT).into_response()
 }

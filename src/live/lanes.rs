@@ -49,8 +49,8 @@ impl Lanes {
     fn change<T>(&self, change: impl FnOnce(&mut Board) -> T) -> T {
         let mut board = self.board();
         let result = change(&mut board);
+        // Told while nobody else can change it: the last word is the latest.
         let census = board.census();
-        drop(board);
         gauge!("fhirtail_catch_ups").set(census.lanes as f64);
         gauge!("fhirtail_catch_up_streams").set(census.carried as f64);
         gauge!("fhirtail_catch_ups_waiting").set(census.waiting as f64);

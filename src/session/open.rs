@@ -1,6 +1,9 @@
 //! What is known of a stream while it is open: counted in the metrics, told once at its end.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    thread,
+};
 
 use metrics::{counter, gauge};
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
@@ -134,7 +137,7 @@ impl OpenStream {
         (now.at, now.reading) = (at, reading);
     }
 
-    /// Why it ends; without a word, it was the client who went.
+    /// Why it ends; without a word, it was the client who went, or a defect of ours.
     pub fn ends(&mut self, why: &str) {
         self.why = Some(why.into());
     }
@@ -155,7 +158,8 @@ impl Drop for OpenStream {
         let Line { number, format, ref asked, .. } = *self.line;
         let Whereabouts { phase, events, bytes, .. } = self.line.now();
         gauge(format, phase).decrement(1.0);
-        let why = self.cut_off.why().or(self.why.as_deref()).unwrap_or("the client went");
+        let unsaid = if thread::panicking() { "a defect" } else { "the client went" };
+        let why = self.cut_off.why().or(self.why.as_deref()).unwrap_or(unsaid);
         let seconds = self.opened.elapsed().as_secs_f64();
         // What was asked for may name people: the path does not.
         let path = asked.query.split('?').next();

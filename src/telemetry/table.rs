@@ -123,7 +123,7 @@ fn live() {
 }
 
 fn defects() {
-    count("fhirtail_panics_total", Unit::Count, &[], "Defects met while answering");
+    count("fhirtail_panics_total", Unit::Count, &[], "Defects met, whoever met them");
     count(
         "fhirtail_unreadable_documents_total",
         Unit::Count,
