@@ -66,6 +66,12 @@ async fn answers(bench: Bench) {
     let none = bundle(&app, "/fhir/Observation?code=x").await;
     assert_eq!(none.get("entry"), None, "an empty array is not FHIR's JSON");
     assert_eq!(entries(&bundle(&app, "/fhir/Patient?name=mai&_count=7").await).len(), 7);
+    let formats =
+        ["application/fhir%2Bjson;fhirVersion=4.0", "application/fhir+json; charset=utf-8"];
+    for format in formats {
+        let found = bundle(&app, &format!("/fhir/Patient?_id=p1&_format={format}")).await;
+        assert_eq!(entries(&found).len(), 1, "{format}");
+    }
     for counting in ["_summary=count", "_count=0", "_summary=count&_count=5"] {
         let counted = bundle(&app, &format!("/fhir/Patient?name=mai&{counting}")).await;
         assert_eq!((&counted["total"], counted.get("entry")), (&json!(100), None));
@@ -234,6 +240,8 @@ async fn what_is_wrong_is_an_operation_outcome() {
         ("/fhir/Patient?_format=xml", 406, "application/fhir+ndjson"),
         ("/fhir/Patent?name=x", 404, "no resource type"),
         ("/fhir/Patient?name=%ff", 400, "UTF-8"),
+        ("/fhir/Patient?name=a%00", 400, "the control character %00"),
+        ("/fhir/Patient?_id%1f=a", 400, "the control character %1F"),
         (&many, 400, "1000 is the most"),
     ];
     for (path, status, part) in cases {
@@ -273,9 +281,12 @@ async fn what_is_wrong_is_an_operation_outcome() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_form_is_read_to_its_end() {
     let (app, _bench) = with_patients(support::embedded()).await;
-    for (body, count) in
-        [("name=mai", 100), ("name:contains=#&name=mai", 0), ("name=mai,#\"<ü>&_id=p3,p4", 1)]
-    {
+    for (body, count) in [
+        ("name=mai", 100),
+        ("name:contains=#&name=mai", 0),
+        ("name=mai,#\"<ü>&_id=p3,p4", 1),
+        ("name=mai&_id=p3,p4\r\n", 1),
+    ] {
         let form = client().post(app.url("/fhir/Patient/_search")).body(body);
         let form = form.header("Content-Type", "application/x-www-form-urlencoded; charset=utf-8");
         let text = form.send().await.expect("an answer").text().await.expect("all of it");

@@ -273,3 +273,53 @@ impl Audience {
         seat.write(&SharedChunk::new(chunk), self.now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fhir::ResourceType,
+        plan::{Grant, Plan, Scope},
+        position::Epoch,
+        store::{Change, ChangeKind, DocId, Window},
+    };
+
+    fn upsert(time: u64, repeats: Option<u64>) -> Arc<Entry> {
+        let kind = ChangeKind::Upsert {
+            ty: ResourceType::parse("Basic").unwrap(),
+            id: "1".into(),
+            doc: DocId::Text("1".into()),
+            updated_ms: None,
+            json: Bytes::from_static(b"{}"),
+            before: crate::store::Before::Unknown,
+        };
+        let position = LogPosition { time, consumed: 1 };
+        let repeats = repeats.map(|time| LogPosition { time, consumed: 1 });
+        Entry::new(Change { position, committed: Timestamp::UNIX_EPOCH, kind, repeats })
+    }
+
+    /// Two at one place, who sat down before a change and behind it: what repeats that is for the
+    /// second alone.
+    #[test]
+    fn what_repeats_a_change_is_for_who_sat_down_behind_it() {
+        let plan = Plan::new(Scope::System, None, Window::default(), true, Grant::Everything);
+        let mut audience = Audience::new(Arc::new(Voice::new(&plan, None, Epoch(1))));
+        let at = |time| LogPosition { time, consumed: 1 };
+        let page = |repeats| {
+            let entries = vec![upsert(1, None), upsert(3, repeats)];
+            Page { entries, level: at(3), ..Page::default() }
+        };
+        for (repeats, of_two) in [(Some(1), [0, 1]), (None, [1, 1])] {
+            let page = page(repeats);
+            let due: Vec<_> = page.all().collect();
+            let part = Part::new(at(2), &page, &due);
+            audience.begin(false);
+            for (origin, events) in [at(0), at(2)].into_iter().zip(of_two) {
+                let said = audience.say(part, at(2), part.repeats.then_some(origin));
+                let spoken = audience.said[said].spoken;
+                assert_eq!((spoken.events, spoken.end), (events, at(3)), "{repeats:?} {origin:?}");
+            }
+            assert_eq!(audience.said.len(), 1 + usize::from(repeats.is_some()));
+        }
+    }
+}

@@ -168,17 +168,26 @@ fn check_size(pairs: &[(String, String)]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// What is no UTF-8 has been decoded to replacement characters, which nothing is searched by.
+/// Characters that no text of FHIR has: an answer that nothing is found would be true and no help.
+/// What is no UTF-8 has been decoded to one of them.
 fn check_text(pairs: &[(String, String)]) -> Result<(), ApiError> {
-    let is_broken = |(name, value): &&(String, String)| {
-        [name, value].iter().any(|text| text.contains(char::REPLACEMENT_CHARACTER))
-    };
-    match pairs.iter().find(is_broken) {
-        Some((name, _)) => {
+    let odd = |text: &str| text.chars().find(|c| is_no_texts(*c));
+    let found = pairs.iter().find_map(|(name, value)| Some((name, odd(name).or(odd(value))?)));
+    match found {
+        None => Ok(()),
+        Some((name, char::REPLACEMENT_CHARACTER)) => {
             Err(wrong(name, "is not UTF-8 throughout. Send it so, each byte as %xx"))
         }
-        None => Ok(()),
+        Some((name, odd)) => {
+            let odd = u32::from(odd);
+            Err(wrong(name, &format!("has the control character %{odd:02X}. Leave it out")))
+        }
     }
+}
+
+/// Below the space R4's strings have nothing but white space.
+fn is_no_texts(character: char) -> bool {
+    character == char::REPLACEMENT_CHARACTER || character < ' ' && !"\t\n\r".contains(character)
 }
 
 fn unknown(ty: ResourceType, name: &str) -> ApiError {

@@ -76,7 +76,8 @@ async fn form(app: &AppState, headers: &HeaderMap, body: Body) -> Result<Pairs, 
         let why = format!("the form is longer than {MOST_BYTES} bytes. Ask in several searches.");
         return Err(ApiError::new(StatusCode::BAD_REQUEST, IssueType::TooLong, why));
     }
-    Ok(pairs(&body))
+    // Whoever sends a file sends its last line's end with it.
+    Ok(pairs(body.trim_ascii_end()))
 }
 
 async fn search(
@@ -180,7 +181,7 @@ fn shape(format: Option<&str>, headers: &HeaderMap) -> Result<Shape, ApiError> {
     };
     if let Some(format) = format {
         // A '+' that was not written as %2B arrives as a space.
-        let name = format.to_ascii_lowercase().replace(' ', "+");
+        let (name, _) = media_range(&format.trim().replace(' ', "+"));
         return of(&name).ok_or_else(|| not_acceptable("_format"));
     }
     if !headers.contains_key(header::ACCEPT) {

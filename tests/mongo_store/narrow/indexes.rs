@@ -142,7 +142,7 @@ async fn an_export_of_a_search_goes_along_an_index() {
     const ALL: usize = 3_000;
     let document = |n: usize| {
         doc! {
-            "_id": format!("o{n:06}"), "status": if n % 2 == 0 { "final" } else { "amended" },
+            "_id": format!("o{n:06}"), "status": if n.is_multiple_of(2) { "final" } else { "amended" },
             "subject": {"reference": format!("Patient/{}", n % 100)},
             "meta": {"lastUpdated": DateTime::from_millis(n as i64 * 1_000)},
         }
