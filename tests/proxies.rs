@@ -1,81 +1,36 @@
-//! Behind a real nginx with the settings of `docker/nginx.conf`: nothing is held back, and a replica
-//! that is rolled while many follow costs nobody anything.
+//! Behind real proxies with the settings of `docker/`: a stream opens at once, nothing is held back,
+//! what is silent stays, and a replica that is rolled while many follow costs nobody anything.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
+#![allow(clippy::print_stdout, reason = "figures")]
 
 mod support;
 
 use std::{
-    fs,
-    net::TcpListener,
-    process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use fhirtail::client::sse::Item;
+use fhirtail::{client::sse::Item, store::Store};
 use futures_util::future::join_all;
+use serde_json::{Value, json};
 use support::{
-    client,
+    Bench, client,
+    front::{CADDY, Front, HAPROXY, Kind, NGINX},
     process::Process,
     replica::{Replica, contents},
     stream::{EventStream, PATIENCE},
     writes::{commit, patient, put},
 };
+use tokio_util::sync::CancellationToken;
 
 const QUERY: &str = "/fhir/$export?_type=Patient";
-const CLIENTS: usize = 200;
 /// What is written last.
 const LAST: usize = 100_000;
-
-/// nginx as `docker/nginx.conf` has it, in front of servers on this machine.
-struct Nginx {
-    child: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Nginx {
-    fn start(replicas: [u16; 2]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
-        let port = port.expect("a free port").port();
-        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|part| format!("{part}_temp_path {}/{part};", folder.path().display()));
-        let edits = [
-            ("fhirtail-a:8080".to_owned(), format!("127.0.0.1:{}", replicas[0])),
-            ("fhirtail-b:8080".to_owned(), format!("127.0.0.1:{}", replicas[1])),
-            ("listen 8080".to_owned(), format!("listen 127.0.0.1:{port}")),
-            ("access_log /dev/stdout path;".to_owned(), "access_log off;".to_owned()),
-            ("http {".to_owned(), format!("http {{ {}", temporary.concat())),
-        ];
-        let conf = edits.iter().fold(
-            include_str!("../docker/nginx.conf").to_owned(),
-            |text, (old, new)| {
-                assert_eq!(text.matches(old.as_str()).count(), 1, "{old}");
-                text.replace(old.as_str(), new)
-            },
-        );
-        let file = folder.path().join("nginx.conf");
-        fs::write(&file, conf).expect("written");
-        let globals = format!("daemon off; pid {}/pid; error_log stderr;", folder.path().display());
-        let mut command = Command::new("nginx");
-        command.arg("-c").arg(&file).arg("-p").arg(folder.path()).args(["-g", &globals]);
-        let child = command.stderr(Stdio::null()).spawn();
-        let child = child.expect("nginx (Debian: nginx-light; tests/run installs it)");
-        Self { child, port, _folder: folder }
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // The master ends its workers.
-        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        let _ = self.child.wait();
-    }
-}
+/// How long the proxies wait for a word here, and a quarter of it, as in `docker/`.
+const IDLE: Duration = Duration::from_secs(4);
+const KEEP_ALIVE: &str = "1";
+/// What waits in a proxy for more to come waits for longer, or for ever.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 async fn until_ready(url: &str) {
     let start = Instant::now();
@@ -91,10 +46,15 @@ async fn until_ready(url: &str) {
 
 /// How many streams a replica has.
 async fn streams(replica: &Process) -> u64 {
+    totals(replica).await["streams"].as_u64().expect("a count")
+}
+
+/// All the streams of a replica.
+async fn totals(replica: &Process) -> Value {
     let answer = client().get(replica.url("/streams.json?limit=1")).send().await;
     let text = answer.expect("an answer").text().await.expect("text");
-    let told: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    told["totals"]["streams"].as_u64().expect("a count")
+    let told: Value = serde_json::from_str(&text).expect("JSON");
+    told["totals"].clone()
 }
 
 /// What a client ends with: its copy, when it came again, and what status it was refused with.
@@ -136,60 +96,58 @@ async fn follow(url: String) -> Followed {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nginx_holds_nothing_back_and_a_rolled_replica_costs_nothing() {
+async fn nginx() {
+    behind(&NGINX, 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn haproxy() {
+    behind(&HAPROXY, 60).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn caddy() {
+    behind(&CADDY, 60).await;
+}
+
+async fn behind(kind: &Kind, clients: usize) {
     let Some(bench) = support::mongo().await else { return };
-    let store = bench.store.clone();
-    commit(&*store, (0..50).map(|n| put(&patient(n, "before"))).collect()).await;
-    let options = ["--retry", "0.5", "--drain", "1"];
+    commit(&*bench.store, (0..50).map(|n| put(&patient(n, "before"))).collect()).await;
+    let options = ["--retry", "0.5", "--drain", "1", "--keep-alive", KEEP_ALIVE];
     let mut replicas = [0, 1].map(|_| Process::serve(&bench.name, &options));
-    let nginx = Nginx::start([replicas[0].port(), replicas[1].port()]);
+    let front = kind.start([replicas[0].port(), replicas[1].port()]);
     for replica in &replicas {
         until_ready(&replica.url("/readyz")).await;
     }
-    until_ready(&nginx.url("/livez")).await;
+    until_ready(&front.url("/livez")).await;
 
-    // It opens at once, though nothing is to come; and what comes, comes, in gzip too.
-    let nothing = nginx.url("/fhir/$export?_type=Basic");
     let start = Instant::now();
-    let mut plain = EventStream::open(&nothing, None).await;
-    let mut encoded = EventStream::open_encoded(&nothing).await;
-    for stream in [&mut plain, &mut encoded] {
-        assert!(matches!(stream.item().await, Some(Item::Retry(_))));
-        stream.until("caught-up").await;
-    }
-    let opened = start.elapsed();
-    let basic = serde_json::json!({"resourceType": "Basic", "id": "b", "code": {"text": "x"}});
-    let start = Instant::now();
-    commit(&*store, vec![put(&basic)]).await;
-    for stream in [&mut plain, &mut encoded] {
-        assert_eq!(stream.event().await.expect("an event").event, "Basic");
-    }
-    println!("opened within {opened:?}, a change came within {:?}", start.elapsed());
-    drop((plain, encoded));
-
-    // What is for operators stays with them.
-    for path in ["/metrics", "/streams", "/streams.json", "/readyz"] {
-        let answer = client().get(nginx.url(path)).send().await.expect("an answer");
-        assert_eq!(answer.status(), 404, "{path}");
-    }
-
-    // Many follow, somebody writes, and each replica in turn is stopped and comes back.
-    let url = nginx.url(QUERY);
-    let clients: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(follow(url.clone()))).collect();
-    let start = Instant::now();
-    while streams(&replicas[0]).await + streams(&replicas[1]).await < CLIENTS as u64 {
-        assert!(start.elapsed() < PATIENCE, "not all have come");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let writing = tokio::spawn({
-        let store = store.clone();
-        async move {
-            for n in 0..600 {
-                commit(&*store, vec![put(&patient(n % 120, &format!("write {n}")))]).await;
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+    operators_keep_theirs(&front).await;
+    let silent = tokio::spawn(stays(front.url("/fhir/$export?_type=Account")));
+    nothing_is_held_back(kind, &front, &bench).await;
+    silent.await.expect("a client");
+    let dropped = Instant::now();
+    let gone = async {
+        while streams(&replicas[0]).await + streams(&replicas[1]).await > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    });
+    };
+    tokio::time::timeout(IDLE, gone).await.expect("who goes is gone at the replica too, by itself");
+    println!("{}: gone after {:?}", kind.name, dropped.elapsed());
+    who_stalls_is_felt(kind, &front, &bench, &replicas).await;
+    println!("{}: {:?} without a roll", kind.name, start.elapsed());
+
+    let start = Instant::now();
+    let url = front.url(QUERY);
+    let following: Vec<_> = (0..clients).map(|_| tokio::spawn(follow(url.clone()))).collect();
+    let all = async {
+        while streams(&replicas[0]).await + streams(&replicas[1]).await < clients as u64 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("all come");
+    let done = CancellationToken::new();
+    let writing = tokio::spawn(write_until(bench.store.clone(), done.clone()));
     for replica in &mut replicas {
         let address = replica.url("").trim_start_matches("http://").to_owned();
         replica.signal("-TERM");
@@ -197,11 +155,12 @@ async fn nginx_holds_nothing_back_and_a_rolled_replica_costs_nothing() {
         *replica = Process::serve_at(&address, &bench.name, &options);
         until_ready(&replica.url("/readyz")).await;
     }
+    done.cancel();
     writing.await.expect("a writer");
-    commit(&*store, vec![put(&patient(LAST, "the last"))]).await;
-    let expected = contents(&*store, &["Patient"]).await;
+    commit(&*bench.store, vec![put(&patient(LAST, "the last"))]).await;
+    let expected = contents(&*bench.store, &["Patient"]).await;
     let followed =
-        tokio::time::timeout(2 * PATIENCE, join_all(clients)).await.expect("all have all");
+        tokio::time::timeout(2 * PATIENCE, join_all(following)).await.expect("all have all");
     let mut came_again = Vec::new();
     for followed in followed {
         // A version that came twice would have been met on the way.
@@ -211,20 +170,105 @@ async fn nginx_holds_nothing_back_and_a_rolled_replica_costs_nothing() {
         assert_eq!((replica.resets, &replica.copy), (0, &expected));
         came_again.extend(again);
     }
-    came_again.sort();
-    let most = came_again
-        .iter()
-        .map(|at| {
-            came_again
-                .iter()
-                .filter(|other| **other >= *at && **other < *at + Duration::from_millis(100))
-                .count()
-        })
-        .max();
+    let most = most_within(Duration::from_millis(100), &mut came_again);
     println!(
-        "{CLIENTS} clients came again {} times, at most {most:?} within 100 ms",
+        "{}: {:?} for a roll; {clients} clients came again {} times, at most {most} within 100 ms",
+        kind.name,
+        start.elapsed(),
         came_again.len()
     );
-    assert!(came_again.len() >= CLIENTS, "each was cut at least once: {}", came_again.len());
-    assert!(most.is_some_and(|most| most < CLIENTS), "they come spread: {most:?}");
+    assert!(came_again.len() >= clients, "each was cut at least once: {}", came_again.len());
+    assert!(2 * most < clients, "they come spread: {most} of {clients}");
+}
+
+/// What is for operators stays with them.
+async fn operators_keep_theirs(front: &Front) {
+    for path in ["/metrics", "/streams", "/streams.json", "/readyz"] {
+        let answer = client().get(front.url(path)).send().await.expect("an answer");
+        assert_eq!(answer.status(), 404, "{path}");
+    }
+}
+
+/// A stream opens though nothing is to come; and what comes, comes; in gzip too, which is fhirtail's.
+async fn nothing_is_held_back(kind: &Kind, front: &Front, bench: &Bench) {
+    let url = front.url("/fhir/$export?_type=Basic");
+    let (mut opened, mut came) = (Duration::MAX, Duration::MAX);
+    let mut streams = Vec::new();
+    // Of some times the least: others on this machine have none in it.
+    for n in 0..8 {
+        let start = Instant::now();
+        let mut stream = match n % 2 {
+            0 => EventStream::open(&url, None).await,
+            _ => EventStream::open_encoded(&url).await,
+        };
+        assert!(matches!(stream.item().await, Some(Item::Retry(_))));
+        stream.until("caught-up").await;
+        opened = opened.min(start.elapsed());
+        streams.push(stream);
+    }
+    for n in 0..8 {
+        let basic = json!({"resourceType": "Basic", "id": "b", "code": {"text": n}});
+        let start = Instant::now();
+        commit(&*bench.store, vec![put(&basic)]).await;
+        for stream in &mut streams {
+            assert_eq!(stream.event().await.expect("an event").event, "Basic");
+        }
+        came = came.min(start.elapsed());
+    }
+    println!("{}: opens within {opened:?}, a change comes within {came:?}", kind.name);
+    assert!(opened < AT_ONCE && came < AT_ONCE, "opens {opened:?}, comes {came:?}");
+}
+
+/// A stream on which nothing comes but that it lives outlives the proxy's patience.
+async fn stays(url: String) {
+    let mut answer = EventStream::request(&url, None).await;
+    let start = Instant::now();
+    while start.elapsed() < IDLE + Duration::from_secs(1) {
+        let chunk = tokio::time::timeout(PATIENCE, answer.chunk()).await.expect("a word");
+        let chunk = chunk.expect("the stream goes on");
+        assert!(chunk.is_some(), "it ended after {:?}", start.elapsed());
+    }
+}
+
+/// Of a history that nobody takes a proxy does not take much either: fhirtail knows who is slow.
+async fn who_stalls_is_felt(kind: &Kind, front: &Front, bench: &Bench, replicas: &[Process; 2]) {
+    const LARGE: usize = 32;
+    for n in 0..LARGE {
+        let text = "x".repeat(1 << 20);
+        let large = json!({"resourceType": "Binary", "id": format!("b{n}"), "data": text});
+        commit(&*bench.store, vec![put(&large)]).await;
+    }
+    let url = front.url("/fhir/$export?_type=Binary");
+    let _stalled = EventStream::request(&url, None).await;
+    let start = Instant::now();
+    let mut sent = 0;
+    loop {
+        let totals = [totals(&replicas[0]).await, totals(&replicas[1]).await];
+        let now: u64 = totals.iter().map(|one| one["bytes"].as_u64().expect("bytes")).sum();
+        if now > 0 && now == sent {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "it never stands still: {now} bytes");
+        sent = now;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    println!("{}: {} KB went to a client that takes nothing", kind.name, sent >> 10);
+    assert!(sent < (LARGE as u64) << 20, "{sent} bytes: all of it");
+}
+
+/// Somebody who writes, about a hundred times a second.
+async fn write_until(store: Arc<dyn Store>, done: CancellationToken) {
+    let mut count = 0;
+    while !done.is_cancelled() {
+        commit(&*store, vec![put(&patient(count % 120, &format!("write {count}")))]).await;
+        count += 1;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// How many of these moments lie closest together.
+fn most_within(time: Duration, moments: &mut [Instant]) -> usize {
+    moments.sort();
+    let from = |first: &Instant| moments.partition_point(|one| *one < *first + time);
+    moments.iter().enumerate().map(|(at, first)| from(first) - at).max().unwrap_or(0)
 }

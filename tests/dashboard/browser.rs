@@ -46,17 +46,22 @@ pub(crate) struct Browser {
 
 impl Browser {
     pub(crate) async fn start() -> Self {
-        Self::with(json!({})).await
+        Self::with(json!({}), false).await
+    }
+
+    /// One that takes any certificate.
+    pub(crate) async fn trusting() -> Self {
+        Self::with(json!({}), true).await
     }
 
     /// One that records its tasks: see [`tasks`](Self::tasks).
     pub(crate) async fn recording() -> Self {
         // Without word of each event of the stream, which would cost more than the page itself.
         let log = json!({"enableNetwork": false, "enablePage": false, "traceCategories": TASKS});
-        Self::with(json!({"perfLoggingPrefs": log})).await
+        Self::with(json!({"perfLoggingPrefs": log}), false).await
     }
 
-    async fn with(mut options: Value) -> Self {
+    async fn with(mut options: Value, trusting: bool) -> Self {
         let named = std::env::var_os("CHROMEDRIVER").unwrap_or_else(|| "chromedriver".into());
         let mut driver = Command::new(named)
             .arg("--port=0")
@@ -85,7 +90,7 @@ impl Browser {
             "--window-size=1600,1000",
         ];
         options["args"] = json!(arguments);
-        let mut wanted = json!({"goog:chromeOptions": options});
+        let mut wanted = json!({"goog:chromeOptions": options, "acceptInsecureCerts": trusting});
         if options.get("perfLoggingPrefs").is_some() {
             wanted["goog:loggingPrefs"] = json!({"performance": "ALL"});
         }

@@ -11,3 +11,4 @@ mod states;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod tabs;

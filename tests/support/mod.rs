@@ -6,6 +6,7 @@ pub mod app;
 pub mod chaos;
 pub mod converge;
 pub mod foreign;
+pub mod front;
 pub mod mongod;
 pub mod oracle;
 pub mod process;

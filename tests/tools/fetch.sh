@@ -87,16 +87,40 @@ fetch_chromium() {
     install chromium chromium-driver
 }
 
-# What judges docker/: promtool, systemd-analyze, Kubernetes' schemas; and a real nginx.
+# What judges docker/: real proxies, Prometheus, systemd-analyze, Kubernetes' schemas.
 fetch_deployment_tools() {
-    command -v nginx >/dev/null || install nginx
-    command -v promtool >/dev/null || install prometheus
+    unpack nginx haproxy caddy prometheus
     command -v systemd-analyze >/dev/null || install systemd
+    command -v openssl >/dev/null || install openssl
     local into=$TARGET/python
     if [ ! -d "$into/kubernetes_validate" ]; then
         say "fetching Kubernetes' schemas"
         python3 -m pip install --quiet --target "$into" pyyaml==6.0.3 kubernetes-validate==1.37.0
     fi
+}
+
+# Servers of Debian's that are not on PATH, unpacked below target/debian with what they need beyond this
+# system. Not installed: that would take root, and start them as services of the machine's.
+unpack() { # PACKAGES, each named as its program
+    mkdir -p "$TARGET/debian"
+    FHIRTAIL_DEBIAN=$(cd "$TARGET/debian" && pwd)
+    export FHIRTAIL_DEBIAN
+    local missing=() name
+    for name; do
+        command -v "$name" >/dev/null || compgen -G "$FHIRTAIL_DEBIAN/usr/*bin/$name" >/dev/null ||
+            missing+=("$name")
+    done
+    [ ${#missing[@]} != 0 ] || return 0
+    command -v apt-get >/dev/null || fail "needed: ${missing[*]}"
+    say "fetching ${missing[*]}"
+    local apt=$FHIRTAIL_DEBIAN/apt
+    mkdir -p "$apt/lists/partial" "$apt/archives/partial"
+    local options=(-qq -o Debug::NoLocking=1 -o APT::Sandbox::User=
+        -o Dir::State::Lists="$apt/lists" -o Dir::Cache="$apt")
+    apt-get "${options[@]}" update
+    apt-get "${options[@]}" install --yes --no-install-recommends --download-only "${missing[@]}" >/dev/null
+    for name in "$apt"/archives/*.deb; do dpkg-deb --extract "$name" "$FHIRTAIL_DEBIAN"; done
+    rm -r "$apt"
 }
 
 install() { # PACKAGES
