@@ -109,11 +109,14 @@ pub struct StreamArgs {
     pub body_limit: usize,
 }
 
+/// How many streams there may be where nobody says, and the limit of open files leaves room.
+pub const USUAL_STREAMS: usize = 20_000;
+
 /// How much at once.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct LimitArgs {
-    /// How many streams there may be at once
-    #[arg(long, env = "FHIRTAIL_MAX_STREAMS", default_value_t = 20_000, value_name = "N")]
+    /// How many streams there may be at once, as far as the limit of open files leaves room
+    #[arg(long, env = "FHIRTAIL_MAX_STREAMS", default_value_t = USUAL_STREAMS, value_name = "N")]
     pub max_streams: usize,
 
     /// How many of them to one address; without it, as many as there may be

@@ -1,14 +1,14 @@
 //! How many files, sockets among them, the process may have open, and how many streams fit.
 
-use tracing::warn;
+use tracing::{info, warn};
 
-use crate::config::LimitArgs;
+use crate::config::{LimitArgs, USUAL_STREAMS};
 
 /// Files that are not streams': the store's, connections to it, other requests.
 const OTHERS: u64 = 256;
 
 /// Raises what the process may have open to what the system lets it, and takes no more streams
-/// than then fit, which is said.
+/// than then fit, which is said: it is a fault only where somebody asked for a number.
 #[must_use]
 pub(crate) fn make_room(limits: LimitArgs) -> LimitArgs {
     let files = rlimit::increase_nofile_limit(u64::MAX).or_else(|error| {
@@ -18,11 +18,18 @@ pub(crate) fn make_room(limits: LimitArgs) -> LimitArgs {
     let max_streams = fitting(files.unwrap_or(u64::MAX), limits.max_streams);
     if max_streams < limits.max_streams {
         let wanted = limits.max_streams;
-        warn!(
-            max_streams,
-            wanted,
-            "the limit of open files (ulimit -n) leaves room for fewer streams than --max-streams"
-        );
+        if wanted == USUAL_STREAMS {
+            info!(
+                max_streams,
+                "as many streams as the limit of open files (ulimit -n) leaves room for"
+            );
+        } else {
+            warn!(
+                max_streams,
+                wanted,
+                "the limit of open files (ulimit -n) leaves room for fewer streams than --max-streams"
+            );
+        }
     }
     LimitArgs { max_streams, ..limits }
 }

@@ -26,20 +26,27 @@ struct Logged {
     child: Child,
     base: String,
     lines: Lines<BufReader<ChildStderr>>,
+    /// What it said before it said where it is.
+    before: Vec<Value>,
 }
 
 impl Logged {
     fn serve(store: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fhirtail"));
+        Self::told(Command::new(env!("CARGO_BIN_EXE_fhirtail")), store, arguments)
+    }
+
+    fn told(mut command: Command, store: &str, arguments: &[&str]) -> Self {
         command.args(["serve", "--listen", "127.0.0.1:0", "--store", store]).args(arguments);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary");
         let lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
-        let mut logged = Self { child, base: String::new(), lines };
+        let mut logged = Self { child, base: String::new(), lines, before: Vec::new() };
         while logged.base.is_empty() {
             let line = logged.next();
             let text = line["message"].as_str().expect("a message");
             if let Some(at) = text.find("http://") {
                 logged.base = text[at..].split("/fhir").next().expect("a URL").to_owned();
+            } else {
+                logged.before.push(line);
             }
         }
         logged
@@ -164,4 +171,23 @@ async fn on_a_terminal_it_is_text() {
         }
     }
     panic!("it never said where it is");
+}
+
+/// As many streams as there is room for is no fault where nobody asked for more.
+#[test]
+fn few_open_files_are_a_warning_to_who_asked_for_many() {
+    for (arguments, level) in [
+        (&[] as &[&str], "INFO"),
+        (&["--max-streams", "5000"], "WARN"),
+        (&["--max-streams", "700"], ""),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"ulimit -n 1000; exec "$@""#, "sh"]);
+        command.arg(env!("CARGO_BIN_EXE_fhirtail"));
+        let logged = Logged::told(command, &folder.path().display().to_string(), arguments);
+        let said = logged.before.iter().find(|line| line["max_streams"] == 1000 - 256);
+        let said = said.map_or("", |line| line["level"].as_str().expect("a level"));
+        assert_eq!(said, level, "{arguments:?}: {:?}", logged.before);
+    }
 }
