@@ -133,3 +133,22 @@ async fn on_a_terminal_it_is_text() {
     }
     panic!("it never said where it is");
 }
+
+/// As many streams as there is room for is no fault where nobody asked for more.
+#[test]
+fn few_open_files_are_a_warning_to_who_asked_for_many() {
+    for (arguments, level) in [
+        (&[] as &[&str], "INFO"),
+        (&["--max-streams", "5000"], "WARN"),
+        (&["--max-streams", "700"], ""),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"ulimit -n 1000; exec "$@""#, "sh"]);
+        command.arg(env!("CARGO_BIN_EXE_fhirtail"));
+        let logged = Logged::told(command, &folder.path().display().to_string(), arguments);
+        let said = logged.before.iter().find(|line| line["max_streams"] == 1000 - 256);
+        let said = said.map_or("", |line| line["level"].as_str().expect("a level"));
+        assert_eq!(said, level, "{arguments:?}: {:?}", logged.before);
+    }
+}

@@ -1,6 +1,7 @@
 //! Behind real proxies with the settings of `docker/`: a stream opens at once, nothing is held back,
 //! what is silent stays, and a replica that is rolled while many follow costs nobody anything.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
+#![allow(clippy::print_stdout, reason = "figures")]
 
 mod support;
 
@@ -11,8 +12,9 @@ use std::{
 
 use fhirtail::{client::sse::Item, store::Store};
 use futures_util::future::join_all;
+use serde_json::{Value, json};
 use support::{
-    client,
+    Bench, client,
     front::{CADDY, Front, HAPROXY, Kind, NGINX},
     process::Process,
     replica::{Replica, contents},
@@ -44,10 +46,15 @@ async fn until_ready(url: &str) {
 
 /// How many streams a replica has.
 async fn streams(replica: &Process) -> u64 {
+    totals(replica).await["streams"].as_u64().expect("a count")
+}
+
+/// All the streams of a replica.
+async fn totals(replica: &Process) -> Value {
     let answer = client().get(replica.url("/streams.json?limit=1")).send().await;
     let text = answer.expect("an answer").text().await.expect("text");
-    let told: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    told["totals"]["streams"].as_u64().expect("a count")
+    let told: Value = serde_json::from_str(&text).expect("JSON");
+    told["totals"].clone()
 }
 
 /// What a client ends with: its copy, when it came again, and what status it was refused with.
@@ -127,6 +134,7 @@ async fn behind(kind: &Kind, clients: usize) {
     };
     tokio::time::timeout(IDLE, gone).await.expect("who goes is gone at the replica too, by itself");
     println!("{}: gone after {:?}", kind.name, dropped.elapsed());
+    who_stalls_is_felt(kind, &front, &bench, &replicas).await;
     println!("{}: {:?} without a roll", kind.name, start.elapsed());
 
     let start = Instant::now();
@@ -182,7 +190,7 @@ async fn operators_keep_theirs(front: &Front) {
 }
 
 /// A stream opens though nothing is to come; and what comes, comes; in gzip too, which is fhirtail's.
-async fn nothing_is_held_back(kind: &Kind, front: &Front, bench: &support::Bench) {
+async fn nothing_is_held_back(kind: &Kind, front: &Front, bench: &Bench) {
     let url = front.url("/fhir/$export?_type=Basic");
     let (mut opened, mut came) = (Duration::MAX, Duration::MAX);
     let mut streams = Vec::new();
@@ -199,7 +207,7 @@ async fn nothing_is_held_back(kind: &Kind, front: &Front, bench: &support::Bench
         streams.push(stream);
     }
     for n in 0..8 {
-        let basic = serde_json::json!({"resourceType": "Basic", "id": "b", "code": {"text": n}});
+        let basic = json!({"resourceType": "Basic", "id": "b", "code": {"text": n}});
         let start = Instant::now();
         commit(&*bench.store, vec![put(&basic)]).await;
         for stream in &mut streams {
@@ -220,6 +228,32 @@ async fn stays(url: String) {
         let chunk = chunk.expect("the stream goes on");
         assert!(chunk.is_some(), "it ended after {:?}", start.elapsed());
     }
+}
+
+/// Of a history that nobody takes a proxy does not take much either: fhirtail knows who is slow.
+async fn who_stalls_is_felt(kind: &Kind, front: &Front, bench: &Bench, replicas: &[Process; 2]) {
+    const LARGE: usize = 32;
+    for n in 0..LARGE {
+        let text = "x".repeat(1 << 20);
+        let large = json!({"resourceType": "Binary", "id": format!("b{n}"), "data": text});
+        commit(&*bench.store, vec![put(&large)]).await;
+    }
+    let url = front.url("/fhir/$export?_type=Binary");
+    let _stalled = EventStream::request(&url, None).await;
+    let start = Instant::now();
+    let mut sent = 0;
+    loop {
+        let totals = [totals(&replicas[0]).await, totals(&replicas[1]).await];
+        let now: u64 = totals.iter().map(|one| one["bytes"].as_u64().expect("bytes")).sum();
+        if now > 0 && now == sent {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "it never stands still: {now} bytes");
+        sent = now;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    println!("{}: {} KB went to a client that takes nothing", kind.name, sent >> 10);
+    assert!(sent < (LARGE as u64) << 20, "{sent} bytes: all of it");
 }
 
 /// Somebody who writes, about a hundred times a second.

@@ -5,7 +5,6 @@ mod access;
 mod browser;
 mod cuts;
 mod gaps;
-mod http2;
 mod large;
 mod model;
 mod states;

@@ -21,8 +21,11 @@ async fn the_demo_is_shown_and_a_closed_gap_moves_at_once() {
     let (app, browser) = (App::start(bench.store.clone()).await, Browser::start().await);
     browser.open(&app.url("/")).await;
     browser.until_live().await;
-    assert_eq!(held(&browser).await, stored(&*bench.store).await);
+    let whole = stored(&*bench.store).await;
+    assert_eq!(held(&browser).await, whole);
     assert_eq!(browser.ask("page.model.measures.size").await, 4);
+    // Each resource is an event, and so is `caught-up`.
+    browser.until(&figures(whole.len() + 1)).await;
     for (name, width, height) in [("wide", 1600, 1000), ("middle", 900, 1100), ("narrow", 390, 844)]
     {
         for scheme in ["light", "dark"] {
@@ -51,6 +54,9 @@ async fn the_demo_is_shown_and_a_closed_gap_moves_at_once() {
     browser.until(&shown(before[0] - 1, before[2] + 1)).await;
     let took = start.elapsed();
     println!("from PUT to the page: {took:?}");
+    browser.until(&figures(whole.len() + 2)).await;
+    browser.until("page.stream.lag !== null && page.stream.lag < 5000").await;
+    browser.until("page.stream.rate() > 0 && page.stream.rate() <= 1").await;
     assert!(took < Duration::from_secs(5), "{took:?}");
 
     // The feed says from what to what, and the chart has the step.
@@ -72,6 +78,16 @@ async fn the_demo_is_shown_and_a_closed_gap_moves_at_once() {
     }
     browser.assert_sound().await;
     app.stop().await;
+}
+
+/// That the page shows so many events, and the position that the last of them gave.
+fn figures(events: usize) -> String {
+    format!(
+        "page.stream.events === {events} && \
+         document.getElementById('events').textContent.replace(/\\D/g, '') === '{events}' && \
+         document.getElementById('position').textContent === page.stream.position && \
+         page.stream.position.startsWith('1l~')"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,8 +63,8 @@ impl Issued {
     }
 }
 
-/// A self-signed certificate of this machine, and its key.
-fn write(folder: &Path) -> CertificateDer<'static> {
+/// Writes a self-signed certificate of this machine, `tls.crt`, and its key, `tls.key`.
+pub fn write(folder: &Path) -> CertificateDer<'static> {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     let issued = rcgen::generate_simple_self_signed(names).expect("a certificate");
     std::fs::write(folder.join("tls.crt"), issued.cert.pem()).expect("a file");

@@ -9,6 +9,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use super::certificate;
+
 /// A proxy, and what its settings become on this machine: other addresses, other folders, and
 /// waits of 4 s instead of 60.
 #[derive(Debug)]
@@ -118,7 +120,7 @@ impl Kind {
         let here = |text: &str| {
             places.iter().fold(text.to_owned(), |text, (name, place)| text.replace(name, place))
         };
-        certificate(folder.path());
+        issue(folder.path());
         let docker = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker");
         let read = |(name, _): &(_, _)| fs::read_to_string(docker.join(name)).expect("settings");
         let mut files: Vec<_> = self.files.iter().map(read).collect();
@@ -190,14 +192,9 @@ pub fn free_port() -> u16 {
 }
 
 /// A certificate that nobody signed: `tls.crt`, `tls.key`, and both in `tls.pem`.
-fn certificate(folder: &Path) {
-    let [crt, key, pem] = ["tls.crt", "tls.key", "tls.pem"].map(|name| folder.join(name));
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
-    openssl.args(["-nodes", "-days", "2", "-subj", "/CN=localhost"]);
-    openssl.args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"]).arg(&key);
-    let made = openssl.arg("-out").arg(&crt).stderr(Stdio::null()).status().expect("openssl");
-    assert!(made.success(), "openssl");
-    let both = [crt, key].map(|file| fs::read_to_string(file).expect("text"));
-    fs::write(pem, both.concat()).expect("written");
+fn issue(folder: &Path) {
+    certificate::write(folder);
+    let both =
+        ["tls.crt", "tls.key"].map(|name| fs::read_to_string(folder.join(name)).expect("text"));
+    fs::write(folder.join("tls.pem"), both.concat()).expect("written");
 }

@@ -12,20 +12,31 @@ pub struct Logged {
     child: Child,
     pub base: String,
     pub lines: Lines<BufReader<ChildStderr>>,
+    /// What it said before it said where it is.
+    pub before: Vec<Value>,
 }
 
 impl Logged {
     pub fn serve(store: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fhirtail"));
+        Self::told(Command::new(env!("CARGO_BIN_EXE_fhirtail")), store, arguments)
+    }
+
+    /// One that `command` starts, with the arguments that it is given.
+    pub fn told(mut command: Command, store: &str, arguments: &[&str]) -> Self {
         command.args(["serve", "--listen", "127.0.0.1:0", "--store", store]).args(arguments);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary");
         let lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
-        let mut logged = Self { child, base: String::new(), lines };
-        let said = logged.says("fhirtail serves");
-        let text = said["message"].as_str().expect("a message");
-        let at = text.find("http").expect("a URL");
-        logged.base = text[at..].split("/fhir").next().expect("a URL").to_owned();
-        logged
+        let mut logged = Self { child, base: String::new(), lines, before: Vec::new() };
+        loop {
+            let line = logged.next();
+            let text = line["message"].as_str().expect("a message");
+            if text.starts_with("fhirtail serves") {
+                let at = text.find("http").expect("a URL");
+                logged.base = text[at..].split("/fhir").next().expect("a URL").to_owned();
+                return logged;
+            }
+            logged.before.push(line);
+        }
     }
 
     pub fn next(&mut self) -> Value {

@@ -91,7 +91,6 @@ fetch_chromium() {
 fetch_deployment_tools() {
     unpack nginx haproxy caddy prometheus
     command -v systemd-analyze >/dev/null || install systemd
-    command -v openssl >/dev/null || install openssl
     local into=$TARGET/python
     if [ ! -d "$into/kubernetes_validate" ]; then
         say "fetching Kubernetes' schemas"
