@@ -13,13 +13,13 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep},
+    time::{Sleep, sleep},
 };
 
 use super::{
     socket::Socket,
     takeover::Takeover,
-    wire::{given_up, too_slow},
+    wire::{at_the_deadline, given_up},
 };
 use crate::session::CutOff;
 
@@ -51,16 +51,21 @@ impl Guard {
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
+        bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.waiting = None;
             return written.map_err(|error| given_up(error, &self.cut_off));
         }
-        let deadline = self.deadline;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(deadline)));
+        let (deadline, socket) = (self.deadline, &self.socket);
+        let waiting = self.waiting.get_or_insert_with(|| {
+            // A socket that can't be told so is gone, as its next use will show.
+            let _ = socket.give_up_after(None);
+            Box::pin(sleep(deadline))
+        });
         ready!(waiting.as_mut().poll(cx));
-        waiting.as_mut().reset(Instant::now() + deadline);
-        Poll::Ready(Err(too_slow(&self.cut_off)))
+        self.waiting = None;
+        Poll::Ready(at_the_deadline(&self.socket, bytes, &self.cut_off))
     }
 }
 
@@ -81,7 +86,7 @@ impl AsyncWrite for Guard {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut *self.socket).poll_write(cx, bytes);
-        self.in_time(cx, written)
+        self.in_time(cx, written, bytes)
     }
 
     fn poll_write_vectored(
@@ -90,7 +95,8 @@ impl AsyncWrite for Guard {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut *self.socket).poll_write_vectored(cx, slices);
-        self.in_time(cx, written)
+        let first = slices.iter().find(|slice| !slice.is_empty());
+        self.in_time(cx, written, first.map_or(&[], |slice| slice))
     }
 
     fn is_write_vectored(&self) -> bool {
