@@ -6,6 +6,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use fhirtail::{client::sse::Item, store::Store};
+use futures_util::future::join_all;
 use reqwest::{Response, header};
 use serde_json::Value;
 use support::{
@@ -16,7 +17,7 @@ use support::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 const ALL: &str = "/fhir/$export?_type=Patient,Observation";
@@ -168,6 +169,34 @@ async fn who_takes_nothing_is_let_go() {
         once_free(&app).await;
         until_cut(stalled).await;
     }
+}
+
+/// Who takes little at a time is not let go, in the history and in NDJSON, though in all the time
+/// that the deadline gives it takes less than makes the kernel say that there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_little_is_not_let_go() {
+    let bench = support::embedded();
+    for n in 0..24 {
+        let large = format!("{n} {}", "x".repeat(1 << 20));
+        commit(bench.store.as_ref(), vec![put(&patient(n, &large))]).await;
+    }
+    let app = App::with(bench.store.clone(), &["--write-deadline", "1.5"]).await;
+    let slow = [SSE, NDJSON].map(async |accept| {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(16 << 10).expect("a small buffer");
+        // As on a network: one segment of the loopback is larger than that buffer.
+        socket2::SockRef::from(&socket).set_tcp_mss(1_400).expect("small segments");
+        let mut socket = socket.connect(app.address).await.expect("a connection");
+        let request = format!("GET {PATIENTS} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.expect("written");
+        let mut part = vec![0; 6 << 10];
+        for taken in 0..60 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let read = socket.read_exact(&mut part).await;
+            assert!(read.is_ok(), "{accept} cut off after {taken} parts: {read:?}");
+        }
+    });
+    join_all(slow).await;
 }
 
 /// A stream's client has nothing to say: what it says is not read for ever.

@@ -270,6 +270,7 @@ impl Audience {
         } else {
             chunk.body().extend_from_slice(&frame::KEEP_ALIVE);
         }
+        seat.direct.wire.rests();
         seat.write(&SharedChunk::new(chunk), self.now)
     }
 }

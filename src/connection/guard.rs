@@ -18,13 +18,13 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep},
+    time::{Sleep, sleep},
 };
 
 use super::{
     socket::Socket,
     takeover::Takeover,
-    wire::{given_up, too_slow},
+    wire::{at_the_deadline, given_up},
 };
 use crate::session::CutOff;
 
@@ -96,18 +96,25 @@ impl Guard {
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
+        bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.traffic.full.store(written.is_pending(), Relaxed);
-        if let Poll::Ready(written) = written {
-            self.waiting = None;
-            self.traffic.written.fetch_add(*written.as_ref().unwrap_or(&0) as u64, Relaxed);
-            return Poll::Ready(written.map_err(|error| given_up(error, &self.cut_off)));
-        }
-        let deadline = self.deadline;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(deadline)));
-        ready!(waiting.as_mut().poll(cx));
-        waiting.as_mut().reset(Instant::now() + deadline);
-        Poll::Ready(Err(too_slow(&self.cut_off)))
+        let written = match written {
+            Poll::Ready(written) => written.map_err(|error| given_up(error, &self.cut_off)),
+            Poll::Pending => {
+                let (deadline, socket) = (self.deadline, &self.socket);
+                let waiting = self.waiting.get_or_insert_with(|| {
+                    // A socket that can't be told so is gone, as its next use will show.
+                    let _ = socket.give_up_after(None);
+                    Box::pin(sleep(deadline))
+                });
+                ready!(waiting.as_mut().poll(cx));
+                at_the_deadline(&self.socket, bytes, &self.cut_off)
+            }
+        };
+        self.waiting = None;
+        self.traffic.written.fetch_add(*written.as_ref().unwrap_or(&0) as u64, Relaxed);
+        Poll::Ready(written)
     }
 }
 
@@ -137,7 +144,7 @@ impl AsyncWrite for Guard {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut *self.socket).poll_write(cx, bytes);
-        self.in_time(cx, written)
+        self.in_time(cx, written, bytes)
     }
 
     fn poll_write_vectored(
@@ -146,7 +153,8 @@ impl AsyncWrite for Guard {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut *self.socket).poll_write_vectored(cx, slices);
-        self.in_time(cx, written)
+        let first = slices.iter().find(|slice| !slice.is_empty());
+        self.in_time(cx, written, first.map_or(&[], |slice| slice))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -26,7 +26,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     time::timeout,
 };
 use tower_service::Service as _;
@@ -81,22 +80,13 @@ pub(super) async fn speak(
     })
 }
 
-/// The kernel counts milliseconds in a C int.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
-
-fn prepare(socket: &TcpStream, deadline: Duration) -> io::Result<()> {
+fn prepare(socket: &Socket, deadline: Duration) -> io::Result<()> {
     // Each event goes out when it is written: Nagle's algorithm would hold it back.
     socket.set_nodelay(true)?;
+    // What can't be delivered shall wait in the ring, once for all, not in each socket.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        let socket = socket2::SockRef::from(socket);
-        // What can't be delivered shall wait in the ring, once for all, not in each socket.
-        socket.set_tcp_notsent_lowat(MOST_UNSENT)?;
-        // Who has vanished without a word still has room for a little: the kernel gives up on
-        // what nobody acknowledges by the same deadline, not after a quarter of an hour.
-        socket.set_tcp_user_timeout(Some(deadline.min(LONGEST)))?;
-    }
+    socket2::SockRef::from(&**socket).set_tcp_notsent_lowat(MOST_UNSENT)?;
+    socket.give_up_after(Some(deadline))?;
     Ok(())
 }
 
@@ -232,24 +222,5 @@ impl Routes {
             extensions.insert(takeover);
         }
         self.router.clone().call(request)
-    }
-}
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn the_kernel_knows_the_deadline() -> io::Result<()> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let socket = TcpStream::connect(listener.local_addr()?).await?;
-        for (deadline, known) in [(7, 7_000), (60 * 86_400, i32::MAX as u64)] {
-            prepare(&socket, Duration::from_secs(deadline))?;
-            let known = Some(Duration::from_millis(known));
-            assert_eq!(socket2::SockRef::from(&socket).tcp_user_timeout()?, known);
-        }
-        Ok(())
     }
 }

@@ -1,6 +1,10 @@
 //! A client's socket, counted while it is open.
 
-use std::ops::{Deref, DerefMut};
+use std::{
+    io,
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
 
 use metrics::gauge;
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
@@ -20,6 +24,31 @@ impl Socket {
     pub(super) fn new(stream: TcpStream, room: Option<OwnedSemaphorePermit>) -> Self {
         Self { stream, _open: Counted::new(gauge!("fhirtail_connections")), _room: room }
     }
+
+    /// Writes what the kernel has room for, be it little: it tells that a socket is writable only
+    /// once a good part of what waited there has been taken.
+    pub(super) fn squeeze_in(&self, bytes: &[u8]) -> io::Result<usize> {
+        socket2::SockRef::from(&self.stream).send(bytes)
+    }
+
+    /// Has the kernel give up on who acknowledges nothing for so long: who has vanished without a
+    /// word still has room for a little. By itself it does so after a quarter of an hour.
+    ///
+    /// It also gives up on who takes what there is, but slowly, and so has no room for a whole
+    /// segment in all that time: `None` where a write waits, and has a deadline of its own.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) fn give_up_after(&self, deadline: Option<Duration>) -> io::Result<()> {
+        /// The kernel counts milliseconds in a C int.
+        const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
+        let deadline = deadline.map(|deadline| deadline.min(LONGEST));
+        socket2::SockRef::from(&self.stream).set_tcp_user_timeout(deadline)
+    }
+
+    /// Only Linux can be told.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(super) fn give_up_after(&self, _: Option<Duration>) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Deref for Socket {
@@ -33,5 +62,27 @@ impl Deref for Socket {
 impl DerefMut for Socket {
     fn deref_mut(&mut self) -> &mut TcpStream {
         &mut self.stream
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_knows_the_deadline() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let stream = TcpStream::connect(listener.local_addr()?).await?;
+        let socket = Socket::new(stream, None);
+        let known = || socket2::SockRef::from(&*socket).tcp_user_timeout();
+        for (deadline, told) in [(7, 7_000), (60 * 86_400, i32::MAX as u64)] {
+            socket.give_up_after(Some(Duration::from_secs(deadline)))?;
+            assert_eq!(known()?, Some(Duration::from_millis(told)));
+            socket.give_up_after(None)?;
+            assert_eq!(known()?.unwrap_or_default(), Duration::ZERO);
+        }
+        Ok(())
     }
 }

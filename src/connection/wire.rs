@@ -60,6 +60,16 @@ impl Wire {
         }
     }
 
+    /// Nothing waits for the client to take it.
+    pub(super) fn rests(&self) {
+        self.watched_for(Some(self.patience.deadline));
+    }
+
+    fn watched_for(&self, deadline: Option<Duration>) {
+        // A socket that can't be told so is gone, as its next use will show.
+        let _ = self.socket.give_up_after(deadline);
+    }
+
     /// Writes as much of a part of a body, as one chunk, as the socket takes now; gives the rest.
     ///
     /// # Errors
@@ -94,17 +104,25 @@ impl Wire {
     pub(super) async fn all(&self, mut bytes: impl Buf) -> io::Result<()> {
         self.now(&mut bytes)?;
         while bytes.has_remaining() {
-            self.room().await?;
+            if !self.room().await? {
+                let written = at_the_deadline(&self.socket, bytes.chunk(), &self.cut_off)?;
+                bytes.advance(written);
+            }
             self.now(&mut bytes)?;
         }
         Ok(())
     }
 
-    async fn room(&self) -> io::Result<()> {
+    /// Waits until there is room; `false`: by the deadline nobody said so.
+    async fn room(&self) -> io::Result<bool> {
         let Patience { deadline, drain, drain_over } = &*self.patience;
+        self.watched_for(None);
         tokio::select! {
-            room = self.socket.writable() => room.map_err(|error| given_up(error, &self.cut_off)),
-            () = sleep(*deadline) => Err(too_slow(&self.cut_off)),
+            room = self.socket.writable() => match room {
+                Ok(()) => Ok(true),
+                Err(error) => Err(given_up(error, &self.cut_off)),
+            },
+            () = sleep(*deadline) => Ok(false),
             () = async {
                 drain.cancelled().await;
                 sleep(*drain_over).await;
@@ -151,8 +169,22 @@ impl Wire {
     }
 }
 
+/// What a socket takes that has not become writable by the deadline: something, if its client has
+/// taken something meanwhile.
+pub(super) fn at_the_deadline(
+    socket: &Socket,
+    bytes: &[u8],
+    cut_off: &CutOff,
+) -> io::Result<usize> {
+    match socket.squeeze_in(bytes) {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(too_slow(cut_off)),
+        written => written.map_err(|error| given_up(error, cut_off)),
+    }
+}
+
 /// A client has taken nothing for longer than the deadline.
-pub(super) fn too_slow(cut_off: &CutOff) -> io::Error {
+fn too_slow(cut_off: &CutOff) -> io::Error {
     const WHY: &str = "the client took nothing for too long";
     counter!("fhirtail_slow_clients_dropped_total").increment(1);
     cut_off.say(WHY);
