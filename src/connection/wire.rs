@@ -184,7 +184,7 @@ pub(super) fn at_the_deadline(
 }
 
 /// A client has taken nothing for longer than the deadline.
-fn too_slow(cut_off: &CutOff) -> io::Error {
+pub(super) fn too_slow(cut_off: &CutOff) -> io::Error {
     const WHY: &str = "the client took nothing for too long";
     counter!("fhirtail_slow_clients_dropped_total").increment(1);
     cut_off.say(WHY);
