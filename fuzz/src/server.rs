@@ -77,6 +77,7 @@ async fn state(folder: &Path, stop: &CancellationToken) -> AppState {
     let hub = Hub::start(store.clone(), live, TaskTracker::new(), stop.clone()).await;
     let limits = LimitArgs { max_streams: 1_000, max_streams_per_address: None, max_scans: 64 };
     let options = HttpOptions {
+        scheme: "http",
         body_limit: BODY_LIMIT,
         read_deadline: Duration::from_secs(30),
         cors_origins: vec!["http://app.example".parse().expect("a header")],

@@ -16,8 +16,12 @@ use tokio::{
 
 use crate::telemetry::Counted;
 
-/// How long a history may lie still while another waits.
+/// How long a history may lie still while another waits, in all.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How much of that is forgiven to who takes what there was for it: a chunk of a history or a
+/// search. Who always takes it in less never gives way.
+const FORGIVEN: Duration = Duration::from_secs(1);
 
 /// The histories that are read.
 #[derive(Debug)]
@@ -34,12 +38,22 @@ struct Held<H> {
     _permit: OwnedSemaphorePermit,
     /// What is read, while the client is waited for, and since when.
     resting: Option<(Instant, H)>,
+    /// For how long it was waited for before, beyond what is forgiven.
+    rested: Duration,
+}
+
+impl<H> Held<H> {
+    /// For how long the client has been waited for, if it is; beyond what is forgiven.
+    fn idle(&self) -> Option<Duration> {
+        let (since, _) = self.resting.as_ref()?;
+        Some(self.rested + since.elapsed())
+    }
 }
 
 /// A turn, whatever is read in it.
 trait Rests: Send + Sync {
-    /// Since when its client has been waited for.
-    fn since(&self) -> Option<Instant>;
+    /// For how long its client has been waited for.
+    fn idle(&self) -> Option<Duration>;
 
     /// Ends it, if its client has been waited for too long. Says whether it did.
     fn call_in(&self) -> bool;
@@ -86,7 +100,7 @@ impl Turns {
     }
 
     fn turn<H: Send + 'static>(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Turn<H> {
-        let held = Held { _permit: permit, resting: None };
+        let held = Held { _permit: permit, resting: None, rested: Duration::ZERO };
         let place = Arc::new(Place(Mutex::new(Some(held))));
         let taken: Arc<dyn Rests> = Arc::<Place<H>>::clone(&place);
         self.taken().push(taken);
@@ -97,8 +111,8 @@ impl Turns {
     fn call_in(&self) {
         let longest = {
             let taken = self.taken();
-            let resting = taken.iter().filter_map(|place| Some((place.since()?, place)));
-            resting.min_by_key(|(since, _)| *since).map(|(_, place)| Arc::clone(place))
+            let resting = taken.iter().filter_map(|place| Some((place.idle()?, place)));
+            resting.max_by_key(|(idle, _)| *idle).map(|(_, place)| Arc::clone(place))
         };
         if longest.is_some_and(|place| place.call_in()) {
             counter!("fhirtail_scans_set_aside_total").increment(1);
@@ -117,23 +131,20 @@ impl<H> Place<H> {
 }
 
 impl<H: Send> Rests for Place<H> {
-    fn since(&self) -> Option<Instant> {
-        Some(self.lock().as_ref()?.resting.as_ref()?.0)
+    fn idle(&self) -> Option<Duration> {
+        self.lock().as_ref()?.idle()
     }
 
     fn call_in(&self) -> bool {
         // Its client may have come back meanwhile.
-        let is_idle = |since: Instant| since.elapsed() >= PATIENCE;
-        let ended = self
-            .lock()
-            .take_if(|held| held.resting.as_ref().is_some_and(|(since, _)| is_idle(*since)));
+        let ended = self.lock().take_if(|held| held.idle().is_some_and(|idle| idle >= PATIENCE));
         ended.is_some()
     }
 }
 
 impl fmt::Debug for dyn Rests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rests").field("since", &self.since()).finish()
+        f.debug_struct("Rests").field("idle", &self.idle()).finish()
     }
 }
 
@@ -161,7 +172,10 @@ impl<H: Send> Turn<H> {
     /// The client has taken its time while another waited.
     pub fn take_up(&self) -> Result<Option<H>, Lost> {
         match &mut *self.place.lock() {
-            Some(held) => Ok(held.resting.take().map(|(_, reading)| reading)),
+            Some(held) => {
+                held.rested = held.idle().unwrap_or(held.rested).saturating_sub(FORGIVEN);
+                Ok(held.resting.take().map(|(_, reading)| reading))
+            }
             None => Err(Lost),
         }
     }
@@ -206,17 +220,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_just_been_given_something_keeps_its_turn() {
+    async fn who_takes_all_the_time_keeps_its_turn() {
         let turns = Turns::new(1);
         let turn = first(&turns);
-        for _ in 0..5 {
+        turn.rest("history");
+        advance(PATIENCE - FORGIVEN).await;
+        assert!(matches!(turn.take_up(), Ok(Some(_))), "once it may take its time");
+        for _ in 0..50 {
             turn.rest("history");
-            advance(PATIENCE - Duration::from_millis(1)).await;
+            advance(FORGIVEN).await;
             assert!(turns.take_now::<()>().is_none());
             assert!(matches!(turn.take_up(), Ok(Some(_))));
         }
         assert!(turns.take_now::<()>().is_none(), "it is at work");
         drop(turn);
         assert!(turns.take_now::<()>().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_little_now_and_then_gives_way() {
+        let turns = Turns::new(1);
+        let turn = first(&turns);
+        turn.rest("history");
+        advance(PATIENCE - Duration::from_millis(1)).await;
+        assert!(turns.take_now::<()>().is_none());
+        assert!(matches!(turn.take_up(), Ok(Some(_))));
+        assert!(turns.take_now::<()>().is_none(), "it is at work");
+        turn.rest("history");
+        advance(FORGIVEN).await;
+        assert!(turns.take_now::<()>().is_none(), "it has more time left");
+        advance(Duration::from_millis(1)).await;
+        assert!(turns.take_now::<()>().is_some());
+        assert!(matches!(turn.take_up(), Err(Lost)));
     }
 }
