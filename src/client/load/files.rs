@@ -23,10 +23,12 @@ impl Source {
     }
 }
 
+const KINDS: &str = "only .json and .ndjson files are loaded, plain or as .gz";
+
 /// Everything to load, folders by name.
 ///
 /// # Errors
-/// A path that is not there, or a file that is named and of no kind that is loaded.
+/// A path that is not there, or one that is named and of no kind that is loaded, or holds none.
 pub(super) fn sources(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     let mut found = Vec::new();
     for path in paths {
@@ -37,11 +39,13 @@ pub(super) fn sources(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
         let failed = |e: io::Error| Failure::new(format!("{}: {e}", path.display()));
         let meta = fs::metadata(path).map_err(failed)?;
         if meta.is_dir() {
+            let before = found.len();
             walk(path, &mut found).map_err(failed)?;
+            if found.len() == before {
+                return Err(Failure::new(format!("{}: nothing to load: {KINDS}", path.display())));
+            }
         } else if kind(path).is_none() {
-            let name = path.display();
-            let kinds = "only .json and .ndjson files are loaded, plain or as .gz";
-            return Err(Failure::new(format!("{name}: {kinds}")));
+            return Err(Failure::new(format!("{}: {KINDS}", path.display())));
         } else {
             found.push(Source { path: Some(path.clone()), bytes: meta.len() });
         }
@@ -111,6 +115,9 @@ mod tests {
         let named = sources(&[at("b/readme.md")]).expect_err("refused");
         assert!(named.0.contains("readme.md: only .json"), "{named}");
         assert!(sources(&[at("nothing.json")]).expect_err("refused").0.contains("nothing.json"));
+        fs::create_dir(at("none")).expect("a folder");
+        let empty = sources(&[at("none")]).expect_err("refused");
+        assert!(empty.0.contains("none: nothing to load"), "{empty}");
         assert_eq!(sources(&[at("package.json")]).expect("named").len(), 1);
     }
 }
