@@ -89,7 +89,8 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// For a server whose streams follow `hub`, encrypted by `tls` where there is one. `drain` ends what is open once it is answered.
+    /// For a server whose streams follow `hub`, encrypted by `tls` where there is one. `drain` ends
+    /// what is open once it is answered.
     #[must_use]
     pub fn new(
         router: Router,

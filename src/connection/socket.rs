@@ -3,6 +3,7 @@
 use std::{
     io,
     ops::{Deref, DerefMut},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -15,6 +16,8 @@ use crate::telemetry::Counted;
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
+    /// The kernel has a deadline for it.
+    watched: AtomicBool,
     _open: Counted,
     _room: Option<OwnedSemaphorePermit>,
 }
@@ -22,7 +25,8 @@ pub(super) struct Socket {
 impl Socket {
     /// A socket that was let in, and keeps its place until it is closed.
     pub(super) fn new(stream: TcpStream, room: Option<OwnedSemaphorePermit>) -> Self {
-        Self { stream, _open: Counted::new(gauge!("fhirtail_connections")), _room: room }
+        let (watched, open) = (AtomicBool::new(false), gauge!("fhirtail_connections"));
+        Self { stream, watched, _open: Counted::new(open), _room: room }
     }
 
     /// Writes what the kernel has room for, be it little: it tells that a socket is writable only
@@ -35,11 +39,16 @@ impl Socket {
     /// word still has room for a little. By itself it does so after a quarter of an hour.
     ///
     /// It also gives up on who takes what there is, but slowly, and so has no room for a whole
-    /// segment in all that time: `None` where a write waits, and has a deadline of its own.
+    /// segment in all that time: `None` where a write waits, and has a deadline of its own. All
+    /// deadlines of one socket are the same: it is told only whether there is one, and asked again
+    /// at each stall and each rest costs nothing.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(super) fn give_up_after(&self, deadline: Option<Duration>) -> io::Result<()> {
         /// The kernel counts milliseconds in a C int.
         const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
+        if self.watched.swap(deadline.is_some(), Relaxed) == deadline.is_some() {
+            return Ok(());
+        }
         let deadline = deadline.map(|deadline| deadline.min(LONGEST));
         socket2::SockRef::from(&self.stream).set_tcp_user_timeout(deadline)
     }
