@@ -73,6 +73,10 @@ pub struct StoreArgs {
     #[arg(long, env = "FHIRTAIL_LOG_AGE", default_value = "604800", value_name = "S",
           value_parser = seconds)]
     pub log_age: Duration,
+
+    /// Embedded store: how many bytes of its file are kept in memory
+    #[arg(long, env = "FHIRTAIL_CACHE_BYTES", default_value_t = 64 << 20, value_name = "BYTES")]
+    pub cache_bytes: usize,
 }
 
 impl StoreArgs {
@@ -83,6 +87,7 @@ impl StoreArgs {
             snapshot_life: self.snapshot_life,
             log_bytes: self.log_bytes,
             log_age: self.log_age,
+            cache_bytes: self.cache_bytes,
             ..EmbeddedOptions::default()
         }
     }

@@ -13,11 +13,12 @@ use crate::{
     lab::{Cast, Lab, clients, survive_on},
 };
 
-/// How much more memory it may have in the last quarter than in the one before it: it takes some
-/// minutes until the embedded store's cache of pages is full (64 MB).
+/// How much more memory it may have in the last quarter than in the one before it.
 const MEMORY: usize = 8 << 20;
 
-const CAST: Cast = Cast { arguments: &["--ring-bytes", "4000000"], ..Cast::USUAL };
+/// What there is to fill, the ring and the embedded store's cache of pages, is full soon.
+const CAST: Cast =
+    Cast { arguments: &["--ring-bytes", "4000000", "--cache-bytes", "8000000"], ..Cast::USUAL };
 
 fn time() -> Duration {
     let minutes = std::env::var("FHIRTAIL_SOAK_MINUTES").ok().and_then(|text| text.parse().ok());
