@@ -8,6 +8,7 @@ use fhirtail::{
     check::{self, CheckArgs},
     client::{
         follow::{self, FollowArgs},
+        health::{self, HealthArgs},
         load::{self, LoadArgs, Sink, Target},
     },
     config::{ServerArgs, StoreArgs},
@@ -45,6 +46,8 @@ enum Command {
     /// Say what of a store works, what will be slow, and what mends it
     Check(CheckArgs),
 }
+    /// Say by the exit status whether the server at --listen lives, for health checks
+    Health(HealthArgs),
 
 #[derive(Debug, Args)]
 struct ServeArgs {
@@ -82,6 +85,7 @@ async fn run(cli: Cli) -> ExitCode {
         Command::Load(args) => load(args).await,
         Command::Follow(args) => follow::run(args).await.map_err(Into::into),
         Command::Check(args) => check::run(args).await.map_err(Into::into),
+        Command::Health(args) => health::run(args).await.map_err(Into::into),
     };
     done.unwrap_or_else(|error| failed(&error))
 }

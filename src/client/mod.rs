@@ -1,8 +1,9 @@
 //! The commands that stand on the other side of the socket: [`follow`] reads a stream, [`load`]
-//! fills a store.
+//! fills a store, [`health`] asks whether the server lives.
 
 mod backoff;
 pub mod follow;
+pub mod health;
 mod http;
 pub mod load;
 pub mod sse;

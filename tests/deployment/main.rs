@@ -14,8 +14,10 @@ use std::{
 
 use serde_json::Value;
 use support::{
+    certificate::Issued,
     client,
     front::debian,
+    logged::{Logged, left_alone},
     process::Process,
     writes::{commit, patient, put},
 };
@@ -284,16 +286,30 @@ async fn the_health_check_tells_life_from_death() {
     let (_, command) = after.split_once("CMD ").expect("a command");
     let command: Vec<String> =
         serde_json::from_str(command.lines().next().expect("a line")).expect("JSON");
-    assert_eq!(command[..2], ["bash", "-c"]);
-    let (mut server, _bench) = server().await;
-    let script = command[2].replace("/8080", &format!("/{}", server.port()));
-    let check = || {
-        let mut bash = Command::new("bash");
-        bash.args(["-c", &script]).stderr(Stdio::null()).status().expect("bash").success()
-    };
-    assert!(check());
-    server.kill();
-    assert!(!check());
+    assert_eq!(command, ["fhirtail", "health"]);
+    let issued = Issued::new();
+    let tls = [("FHIRTAIL_TLS_CERT", issued.cert()), ("FHIRTAIL_TLS_KEY", issued.key())];
+    for environment in [&[][..], &tls] {
+        let bench = left_alone(0, 0).await;
+        let with = |mut command: Command| {
+            command.envs(environment.iter().map(|(name, value)| (name, value)));
+            command
+        };
+        let binary = || with(Command::new(env!("CARGO_BIN_EXE_fhirtail")));
+        let server = Logged::told(binary(), &bench.name, &[]);
+        let listen = format!("0.0.0.0:{}", server.address().port());
+        let check = || {
+            let mut check = binary();
+            let said = check.arg(&command[1]).env("FHIRTAIL_LISTEN", &listen).output();
+            let said = said.expect("the binary");
+            let text = String::from_utf8(said.stderr).expect("text");
+            (said.status.code(), text.lines().count(), text)
+        };
+        assert_eq!(check(), (Some(0), 0, String::new()));
+        drop(server);
+        let (status, lines, text) = check();
+        assert_eq!((status, lines), (Some(1), 1), "{text}");
+    }
 }
 
 /// The image's steps, as plain commands; what cargo would build is what it built here.
