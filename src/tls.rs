@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use metrics::counter;
 use rustls::{
     InconsistentKeys, ServerConfig,
     crypto::ring,
@@ -127,6 +128,7 @@ impl Certificate {
                     info!("the TLS certificate is renewed: who connects from now on gets it");
                 }
                 Some(Err(error)) => {
+                    counter!("fhirtail_tls_renewal_failures_total").increment(1);
                     warn!(%error, "the TLS certificate can't be renewed: the old one stays");
                 }
             }

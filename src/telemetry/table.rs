@@ -25,6 +25,7 @@ pub(super) fn register() {
     clients();
     log();
     live();
+    encryption();
     defects();
 }
 
@@ -119,6 +120,15 @@ fn live() {
         Unit::Count,
         &[],
         "Readers opened for streams behind the ring",
+    );
+}
+
+fn encryption() {
+    count(
+        "fhirtail_tls_renewal_failures_total",
+        Unit::Count,
+        &[],
+        "Times a new certificate or its key was of no use",
     );
 }
 

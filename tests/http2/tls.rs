@@ -159,6 +159,8 @@ async fn a_certificate_that_is_renewed() {
     let why = said["error"].as_str().expect("text");
     assert!(why.contains("--tls-key") && why.contains("unencrypted private key"), "{said}");
     assert_eq!(shown(address, &issued).await, Some(first.clone()));
+    let (_, metrics) = client.text("/metrics").await;
+    assert!(metrics.contains("\nfhirtail_tls_renewal_failures_total 1\n"), "{metrics}");
 
     issued.renew();
     server.says("the TLS certificate is renewed");
