@@ -45,9 +45,9 @@ enum Command {
     Follow(FollowArgs),
     /// Say what of a store works, what will be slow, and what mends it
     Check(CheckArgs),
-}
     /// Say by the exit status whether the server at --listen lives, for health checks
     Health(HealthArgs),
+}
 
 #[derive(Debug, Args)]
 struct ServeArgs {
@@ -97,7 +97,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 }
 
 async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    telemetry::log();
+    let _traces = telemetry::start()?;
     let metrics = telemetry::metrics()?;
     let store = store::open(&args.store.name.store, args.store.embedded()).await?;
     let server = Server::bind(&args.server, store, Some(metrics)).await?;
@@ -107,7 +107,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn demo(args: DemoServeArgs) -> anyhow::Result<ExitCode> {
-    telemetry::log();
+    let _traces = telemetry::start()?;
     let metrics = telemetry::metrics()?;
     let folder = tempfile::Builder::new().prefix("fhirtail-demo-").tempdir()?;
     let store: Arc<dyn Store> = EmbeddedStore::open(folder.path(), EmbeddedOptions::default())?;

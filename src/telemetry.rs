@@ -1,4 +1,5 @@
-//! Logs and metrics: text on a terminal, JSON otherwise; Prometheus' text on `/metrics`.
+//! Logs, text on a terminal and JSON otherwise; metrics, Prometheus' text on `/metrics`; traces,
+//! where they are built in and asked for.
 //!
 //! [`table`] names every metric; `docs/METRICS.md` says what to do about each.
 
@@ -7,23 +8,44 @@ use std::{io::IsTerminal, panic, time::Duration};
 use jiff::Timestamp;
 use metrics::{Gauge, counter};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    registry,
+    util::SubscriberInitExt,
+};
 
 mod table;
+#[cfg_attr(not(feature = "otel"), path = "telemetry/no_traces.rs")]
+mod traces;
 
 pub(crate) use table::COMMIT_TO_SOCKET;
 use table::SECONDS;
+pub use traces::{Traces, TracesError};
+pub(crate) use traces::{adopt, outlive_current};
 
-/// Logs to standard error. `RUST_LOG` says how much (default `info`).
-pub fn log() {
+/// Logs to standard error. `RUST_LOG` says how much (default `info`). Traces until what this gives
+/// is dropped, if OpenTelemetry's variables say where to.
+///
+/// # Errors
+/// What those variables say is of no use.
+pub fn start() -> Result<Traces, TracesError> {
+    let traces = Traces::of_environment()?;
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,mongodb=warn,hickory=warn"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second logger, in a process that has one, is refused: the first stays.
-    let _ = match std::io::stderr().is_terminal() {
-        true => logs.with_target(false).try_init(),
-        false => logs.json().flatten_event(true).try_init(),
+        .unwrap_or_else(|_| EnvFilter::new("info,mongodb=warn,hickory=warn,opentelemetry=warn"));
+    let logs = fmt::layer().with_writer(std::io::stderr);
+    let logs = match std::io::stderr().is_terminal() {
+        true => logs.with_target(false).boxed(),
+        false => logs.json().flatten_event(true).boxed(),
     };
+    // No line carries spans, and where nothing is traced there are none.
+    let logs = logs.with_filter(filter.and(filter_fn(|what| what.is_event())));
+    // A second logger, in a process that has one, is refused: the first stays.
+    let _ = registry().with(logs).with(traces.layer()).try_init();
+    traces.announce();
+    Ok(traces)
 }
 
 /// Installs the process's metrics recorder, with its upkeep. Whatever may be counted is there

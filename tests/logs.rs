@@ -9,11 +9,10 @@ use std::{
 };
 
 use support::{
-    Bench, client,
+    client,
     http2::Http2,
-    logged::Logged,
+    logged::{Logged, left_alone},
     stream::EventStream,
-    writes::{commit, patient, put},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,16 +20,6 @@ use tokio::{
 };
 
 const QUERY: &str = "/fhir/$export?_type=Patient&_since=2020-01-01T00:00:00Z";
-
-/// An embedded store with `count` patients of about `bytes`, free for another process.
-async fn left_alone(count: usize, bytes: usize) -> Bench {
-    let bench = support::embedded();
-    for n in 0..count {
-        commit(bench.store.as_ref(), vec![put(&patient(n, &"x".repeat(bytes)))]).await;
-    }
-    bench.store.close().await;
-    bench
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_end_of_a_stream_is_one_line_with_its_why() {
@@ -151,4 +140,19 @@ fn few_open_files_are_a_warning_to_who_asked_for_many() {
         let said = said.map_or("", |line| line["level"].as_str().expect("a level"));
         assert_eq!(said, level, "{arguments:?}: {:?}", logged.before);
     }
+}
+
+/// Who asks for traces of a binary that has none is told so.
+#[cfg(not(feature = "otel"))]
+#[tokio::test]
+async fn traces_that_were_not_built_in() {
+    let bench = left_alone(0, 0).await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fhirtail"));
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9");
+    let logged = Logged::told(command, &bench.name, &[]);
+    let said = logged.before.iter().find(|line| line["level"] == "WARN").expect("a warning");
+    assert!(
+        said["message"].as_str().is_some_and(|said| said.contains("--features otel")),
+        "{said}"
+    );
 }

@@ -16,6 +16,7 @@ use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{AllowOrigin, CorsLayer},
 };
+use tracing::{Instrument, info_span};
 
 pub use limits::Limits;
 
@@ -43,6 +44,7 @@ mod read;
 mod request;
 mod search;
 mod streams;
+mod trace;
 mod write;
 
 /// What the handlers share.
@@ -91,13 +93,15 @@ impl AppState {
     /// [`Store::read`], which runs to its end even if the caller goes away.
     async fn read(&self, ty: ResourceType, id: &str) -> Result<Lookup, StoreError> {
         let (store, id) = (Arc::clone(&self.store), id.to_owned());
-        detached(async move { store.read(ty, &id).await }).await
+        let span = info_span!("read", fhir.type = ty.name());
+        detached(async move { store.read(ty, &id).await }.instrument(span)).await
     }
 
     /// [`Store::commit`], which runs to its end even if the caller goes away.
     async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, WriteError> {
         let store = Arc::clone(&self.store);
-        detached(async move { store.commit(writes).await }).await
+        let span = info_span!("commit", fhirtail.writes = writes.len());
+        detached(async move { store.commit(writes).await }.instrument(span)).await
     }
 
     /// What a stream is let in with.
@@ -131,6 +135,7 @@ pub fn router(state: AppState) -> Router {
         .layer(DefaultBodyLimit::max(options.body_limit))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(cors(&options.cors_origins))
+        .layer(middleware::from_fn(trace::layer))
         .with_state(state)
 }
 

@@ -38,6 +38,7 @@ mod replay;
 mod roll;
 mod scan;
 mod snapshot;
+mod trace;
 mod turns;
 mod write;
 

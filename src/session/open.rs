@@ -9,7 +9,10 @@ use metrics::{counter, gauge};
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tracing::{field, info};
 
-use super::roll::{Asked, Line, Listed, Roll, Whereabouts};
+use super::{
+    roll::{Asked, Line, Listed, Roll, Whereabouts},
+    trace::Trace,
+};
 use crate::{fhir::ResourceType, position::LogPosition};
 
 /// What a stream is doing.
@@ -90,6 +93,7 @@ pub struct Admission {
 #[derive(Debug)]
 pub struct OpenStream {
     line: Listed,
+    trace: Trace,
     opened: Instant,
     why: Option<Box<str>>,
     cut_off: CutOff,
@@ -104,7 +108,8 @@ impl OpenStream {
         counter!("fhirtail_streams_opened_total", "format" => format).increment(1);
         gauge(format, Phase::History).increment(1.0);
         let line = roll.enter(format, asked);
-        Self { line, opened: Instant::now(), why: None, cut_off, _place: place }
+        let trace = Trace::new(line.number, format);
+        Self { line, trace, opened: Instant::now(), why: None, cut_off, _place: place }
     }
 
     /// It has come into a phase.
@@ -113,6 +118,7 @@ impl OpenStream {
         if before != phase {
             gauge(self.line.format, before).decrement(1.0);
             gauge(self.line.format, phase).increment(1.0);
+            self.trace.enters(phase);
         }
     }
 
@@ -134,6 +140,9 @@ impl OpenStream {
     /// All changes before `at` are on their way. `reading`: the type that its history is at.
     pub fn is_at(&mut self, at: Option<LogPosition>, reading: Option<ResourceType>) {
         let mut now = self.line.lock();
+        if reading != now.reading {
+            self.trace.reads(reading);
+        }
         (now.at, now.reading) = (at, reading);
     }
 
@@ -158,8 +167,10 @@ impl Drop for OpenStream {
         let Line { number, format, ref asked, .. } = *self.line;
         let Whereabouts { phase, events, bytes, .. } = self.line.now();
         gauge(format, phase).decrement(1.0);
-        let unsaid = if thread::panicking() { "a defect" } else { "the client went" };
+        let is_defect = thread::panicking();
+        let unsaid = if is_defect { "a defect" } else { "the client went" };
         let why = self.cut_off.why().or(self.why.as_deref()).unwrap_or(unsaid);
+        self.trace.ends(events, bytes, why, is_defect);
         let seconds = self.opened.elapsed().as_secs_f64();
         // What was asked for may name people: the path does not.
         let path = asked.query.split('?').next();

@@ -7,6 +7,21 @@ use std::{
 
 use serde_json::Value;
 
+use super::{
+    Bench, embedded,
+    writes::{commit, patient, put},
+};
+
+/// An embedded store with `count` patients of about `bytes`, free for another process.
+pub async fn left_alone(count: usize, bytes: usize) -> Bench {
+    let bench = embedded();
+    for n in 0..count {
+        commit(bench.store.as_ref(), vec![put(&patient(n, &"x".repeat(bytes)))]).await;
+    }
+    bench.store.close().await;
+    bench
+}
+
 /// A server whose log is read line by line. Killed when dropped.
 pub struct Logged {
     child: Child,
