@@ -8,11 +8,12 @@ use std::{io::IsTerminal, panic, time::Duration};
 use jiff::Timestamp;
 use metrics::{Gauge, counter};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing::Subscriber;
 use tracing_subscriber::{
-    EnvFilter, Layer,
-    filter::{FilterExt, filter_fn},
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt, LevelFilter, filter_fn},
     fmt,
-    layer::SubscriberExt,
+    layer::{Filter, SubscriberExt},
     registry,
     util::SubscriberInitExt,
 };
@@ -33,19 +34,35 @@ pub(crate) use traces::{adopt, outlive_current};
 /// What those variables say is of no use.
 pub fn start() -> Result<Traces, TracesError> {
     let traces = Traces::of_environment()?;
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,mongodb=warn,hickory=warn,opentelemetry=warn"));
     let logs = fmt::layer().with_writer(std::io::stderr);
     let logs = match std::io::stderr().is_terminal() {
         true => logs.with_target(false).boxed(),
         false => logs.json().flatten_event(true).boxed(),
     };
-    // No line carries spans, and where nothing is traced there are none.
-    let logs = logs.with_filter(filter.and(filter_fn(|what| what.is_event())));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,mongodb=warn,hickory=warn,opentelemetry=warn"));
     // A second logger, in a process that has one, is refused: the first stays.
-    let _ = registry().with(logs).with(traces.layer()).try_init();
+    let _ = subscriber(logs.with_filter(lines(filter)), &traces).try_init();
     traces.announce();
     Ok(traces)
+}
+
+/// Of what `filter` lets through, what becomes a line: no span.
+fn lines<S: Subscriber>(filter: EnvFilter) -> impl Filter<S> {
+    filter.and(filter_fn(|what| what.is_event()).with_max_level_hint(LevelFilter::TRACE))
+}
+
+/// `logs` for the lines, and for spans what traces them. Where nothing does, none is made: a layer
+/// that is `None` would have had all of them made.
+fn subscriber(
+    logs: impl Layer<Registry> + Send + Sync,
+    traces: &Traces,
+) -> Box<dyn Subscriber + Send + Sync> {
+    let logs = registry().with(logs);
+    match traces.layer() {
+        Some(spans) => Box::new(logs.with(spans)),
+        None => Box::new(logs),
+    }
 }
 
 /// Installs the process's metrics recorder, with its upkeep. Whatever may be counted is there
@@ -103,4 +120,22 @@ impl Drop for Counted {
 #[must_use]
 pub fn seconds_since(then: Timestamp) -> f64 {
     Timestamp::now().duration_since(then).as_secs_f64().max(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::{info_span, subscriber::with_default, trace_span};
+
+    use super::*;
+
+    #[test]
+    fn where_nothing_is_traced_there_are_no_spans() {
+        let traces = Traces::of_environment().expect("no word of them");
+        let logs =
+            fmt::layer().with_writer(std::io::sink).with_filter(lines(EnvFilter::new("info")));
+        with_default(subscriber(logs, &traces), || {
+            assert!(info_span!("request").is_disabled() && trace_span!("frame").is_disabled());
+            assert_eq!(LevelFilter::current(), LevelFilter::INFO);
+        });
+    }
 }

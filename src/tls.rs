@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use metrics::counter;
+use metrics::gauge;
 use rustls::{
     InconsistentKeys, ServerConfig,
     crypto::ring,
@@ -125,10 +125,11 @@ impl Certificate {
                 None => {}
                 Some(Ok(config)) => {
                     used.send_replace(config);
+                    gauge!("fhirtail_tls_certificate_refused").set(0.0);
                     info!("the TLS certificate is renewed: who connects from now on gets it");
                 }
                 Some(Err(error)) => {
-                    counter!("fhirtail_tls_renewal_failures_total").increment(1);
+                    gauge!("fhirtail_tls_certificate_refused").set(1.0);
                     warn!(%error, "the TLS certificate can't be renewed: the old one stays");
                 }
             }

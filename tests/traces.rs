@@ -46,13 +46,14 @@ impl Collector {
 
     /// A server that sends here what it traces, as JSON, at once.
     fn serve(&self, store: &str) -> Logged {
-        Logged::told(self.command("http/json", "50"), store, &["--drain", "0.1"])
+        Logged::told(self.command(Some("http/json"), "50"), store, &["--drain", "0.1"])
     }
 
-    fn command(&self, protocol: &str, delay: &str) -> Command {
+    fn command(&self, protocol: Option<&str>, delay: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fhirtail"));
         command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &self.endpoint);
-        command.env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol).env("OTEL_BSP_SCHEDULE_DELAY", delay);
+        command.env("OTEL_BSP_SCHEDULE_DELAY", delay);
+        protocol.map(|protocol| command.env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol));
         command
     }
 
@@ -182,7 +183,7 @@ async fn a_write_and_a_read_name_nobody() {
 async fn what_is_left_is_sent_when_the_server_stops() {
     let mut collector = Collector::start().await;
     let bench = left_alone(1, 10).await;
-    let mut command = collector.command("http/protobuf", "600000");
+    let mut command = collector.command(None, "600000");
     command.env("OTEL_SERVICE_NAME", "tail-of-the-ward");
     let mut server = Logged::told(command, &bench.name, &["--drain", "0.1"]);
     let mut stream = EventStream::open(&server.url("/fhir/$export"), None).await;
@@ -211,16 +212,54 @@ async fn a_collector_that_is_not_there_holds_nothing_up() {
     follow(&server.url("/fhir/$export"), "nonsense").await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn who_asks_for_none_gets_none() {
-    let collector = Collector::start().await;
-    for (name, value) in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")] {
-        let bench = left_alone(0, 0).await;
-        let mut command = collector.command("http/json", "50");
+    let mut collector = Collector::start().await;
+    for (name, value) in [
+        ("OTEL_SDK_DISABLED", "true"),
+        ("OTEL_TRACES_EXPORTER", "none"),
+        ("OTEL_TRACES_SAMPLER", "always_off"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
+    ] {
+        let bench = left_alone(1, 10).await;
+        let mut command = collector.command(Some("http/json"), "50");
         command.env(name, value);
-        let logged = Logged::told(command, &bench.name, &[]);
-        assert!(!format!("{:?}", logged.before).contains("OTLP"), "{:?}", logged.before);
+        let mut server = Logged::told(command, &bench.name, &["--drain", "0.1"]);
+        follow(&server.url("/fhir/$export"), "nonsense").await;
+        server.signal("-TERM");
+        // To its end: until then something could still be sent.
+        while server.lines.next().is_some() {}
+        assert!(collector.sent.try_recv().is_err(), "{name}={value}");
     }
+}
+
+/// A history that a client goes on with is traced as one, below the stream that goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_is_gone_on_with() {
+    let mut collector = Collector::start().await;
+    let bench = left_alone(400, 1000).await;
+    let server = collector.serve(&bench.name);
+    let url = server.url("/fhir/$export?_type=Patient");
+    let mut first = EventStream::open(&url, None).await;
+    let position = first.event().await.expect("a patient").id;
+    drop(first);
+    let mut second = EventStream::open(&url, Some(&position)).await;
+    second.until("caught-up").await;
+    drop(second);
+    let mut spans = collector.until(&["live"]).await;
+    let is_over =
+        |spans: &Spans| spans.0.iter().filter(|span| span["name"] == "stream").count() == 2;
+    while !is_over(&spans) {
+        spans.0.extend(collector.until(&["stream"]).await.0);
+    }
+    let live = spans.one("live");
+    let of_second = |name: &str| {
+        let named = spans.0.iter().filter(move |span| span["name"] == name);
+        named.filter(|span| span["traceId"] == live["traceId"]).collect::<Vec<_>>()
+    };
+    let [scan] = of_second("scan Patient")[..] else { panic!("one scan in {spans:#?}") };
+    assert!(of_second("history").iter().any(|span| span["spanId"] == scan["parentSpanId"]));
+    assert_eq!(of_second("replay").len(), 1);
 }
 
 #[tokio::test]

@@ -140,10 +140,10 @@ impl OpenStream {
     /// All changes before `at` are on their way. `reading`: the type that its history is at.
     pub fn is_at(&mut self, at: Option<LogPosition>, reading: Option<ResourceType>) {
         let mut now = self.line.lock();
-        if reading != now.reading {
-            self.trace.reads(reading);
-        }
         (now.at, now.reading) = (at, reading);
+        let scanned = reading.filter(|_| now.phase == Phase::History);
+        drop(now);
+        self.trace.reads(scanned);
     }
 
     /// Why it ends; without a word, it was the client who went, or a defect of ours.

@@ -102,8 +102,8 @@ impl Session {
         };
         let ask = |store| snapshot_with_members(store, group.clone());
         let (snapshot, members) = self.ask(ask).await?;
-        if let (Some(id), None) = (group, &members) {
-            return Err(Ended::Gone(format!("there is no Group/{id} any more")));
+        if let (Some(_), None) = (group, &members) {
+            return Err(Ended::Gone("the group is not there any more".into()));
         }
         self.members = self.plan.members(members);
         Ok(snapshot)
@@ -150,6 +150,6 @@ async fn snapshot_with_members(
     let Some(group) = snapshot.read(ty, &id).await? else { return Ok((snapshot, None)) };
     match members_of(&group) {
         Some(members) => Ok((snapshot, Some(members))),
-        None => Err(StoreError::Failed(format!("the members of Group/{id} can't be read"))),
+        None => Err(StoreError::Failed("the members of the group can't be read".into())),
     }
 }

@@ -1,5 +1,5 @@
-//! A stream as it is traced: one span from its beginning to its end, below it one for each phase,
-//! and one for each type that its history reads.
+//! A stream as it is traced: one span from its beginning to its end, below it one for each phase
+//! until it is live, and one for each type that its history reads.
 
 use tracing::{Span, field::Empty, info_span};
 
@@ -10,7 +10,11 @@ use crate::{fhir::ResourceType, telemetry};
 #[derive(Debug)]
 pub(super) struct Trace {
     scan: Span,
+    reading: Option<ResourceType>,
     phase: Span,
+    /// It was level once. From then on it may fall behind and catch up with every change: that is
+    /// told by metrics.
+    is_level: bool,
     stream: Span,
 }
 
@@ -29,19 +33,31 @@ impl Trace {
         );
         telemetry::outlive_current(&stream);
         let phase = of_phase(&stream, Phase::History);
-        Self { scan: Span::none(), phase, stream }
+        Self { scan: Span::none(), reading: None, phase, is_level: false, stream }
     }
 
     pub(super) fn enters(&mut self, phase: Phase) {
-        self.scan = Span::none();
+        if self.is_level {
+            return;
+        }
+        self.reads(None);
         self.phase = of_phase(&self.stream, phase);
+        self.is_level = phase == Phase::Live;
     }
 
-    /// The history is at another type, or at none.
+    /// The history reads another type, or none.
     pub(super) fn reads(&mut self, ty: Option<ResourceType>) {
+        if std::mem::replace(&mut self.reading, ty) == ty {
+            return;
+        }
         self.scan = ty.map_or_else(Span::none, |ty| {
             let name = ty.name();
-            info_span!(parent: &self.phase, "scan", otel.name = %format_args!("scan {name}"), fhir.type = name)
+            info_span!(
+                parent: &self.phase,
+                "scan",
+                otel.name = %format_args!("scan {name}"),
+                fhir.type = name,
+            )
         });
     }
 

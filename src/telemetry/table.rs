@@ -124,11 +124,11 @@ fn live() {
 }
 
 fn encryption() {
-    count(
-        "fhirtail_tls_renewal_failures_total",
+    level(
+        "fhirtail_tls_certificate_refused",
         Unit::Count,
         &[],
-        "Times a new certificate or its key was of no use",
+        "1 while the files of certificate and key hold what is of no use",
     );
 }
 

@@ -13,7 +13,8 @@ use opentelemetry::{
 };
 use opentelemetry_otlp::{
     ExporterBuildError, OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_PROTOCOL,
-    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, SpanExporter,
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, Protocol, SpanExporter,
+    WithExportConfig,
 };
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use tracing::{Span, Subscriber, level_filters::LevelFilter};
@@ -42,15 +43,10 @@ impl Traces {
         if !asked_for() {
             return Ok(Self(None));
         }
-        if let Some(protocol) =
-            said(OTEL_EXPORTER_OTLP_TRACES_PROTOCOL).or_else(|| said(OTEL_EXPORTER_OTLP_PROTOCOL))
-            && !["http/protobuf", "http/json"].contains(&&*protocol)
-        {
-            return Err(TracesError::Protocol(protocol));
-        }
+        let protocol = protocol()?;
         // An error means that the process has a provider already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let exporter = SpanExporter::builder().with_http().build()?;
+        let exporter = SpanExporter::builder().with_http().with_protocol(protocol).build()?;
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
             .with_resource(resource())
@@ -98,6 +94,16 @@ fn asked_for() -> bool {
     endpoints.into_iter().any(|name| said(name).is_some())
         && !is("OTEL_SDK_DISABLED", "true")
         && !is("OTEL_TRACES_EXPORTER", "none")
+}
+
+/// That which is asked for; OTLP's default is protobuf.
+fn protocol() -> Result<Protocol, TracesError> {
+    let asked = [OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, OTEL_EXPORTER_OTLP_PROTOCOL];
+    match asked.into_iter().find_map(said).as_deref() {
+        None | Some("http/protobuf") => Ok(Protocol::HttpBinary),
+        Some("http/json") => Ok(Protocol::HttpJson),
+        Some(other) => Err(TracesError::Protocol(other.to_owned())),
+    }
 }
 
 /// Who traces: `fhirtail`, where the environment gives no other name.

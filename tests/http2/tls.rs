@@ -160,11 +160,13 @@ async fn a_certificate_that_is_renewed() {
     assert!(why.contains("--tls-key") && why.contains("unencrypted private key"), "{said}");
     assert_eq!(shown(address, &issued).await, Some(first.clone()));
     let (_, metrics) = client.text("/metrics").await;
-    assert!(metrics.contains("\nfhirtail_tls_renewal_failures_total 1\n"), "{metrics}");
+    assert!(metrics.contains("\nfhirtail_tls_certificate_refused 1\n"), "{metrics}");
 
     issued.renew();
     server.says("the TLS certificate is renewed");
     assert_ne!(issued.der, first);
+    let (_, metrics) = client.text("/metrics").await;
+    assert!(metrics.contains("\nfhirtail_tls_certificate_refused 0\n"), "{metrics}");
     assert_eq!(shown(address, &issued).await, Some(issued.der.clone()));
 
     let json = [("content-type", "application/fhir+json")];
