@@ -123,6 +123,7 @@ async fn behind(kind: &Kind, clients: usize) {
 
     let start = Instant::now();
     operators_keep_theirs(&front).await;
+    nobody_is_named(kind, &front).await;
     let silent = tokio::spawn(stays(front.url("/fhir/$export?_type=Account")));
     nothing_is_held_back(kind, &front, &bench).await;
     silent.await.expect("a client");
@@ -187,6 +188,24 @@ async fn operators_keep_theirs(front: &Front) {
         let answer = client().get(front.url(path)).send().await.expect("an answer");
         assert_eq!(answer.status(), 404, "{path}");
     }
+}
+
+/// What is logged tells of whom was asked neither id nor query. Caddy logs nothing.
+async fn nobody_is_named(kind: &Kind, front: &Front) {
+    for path in ["/fhir/Patient/maier-1950?x=maier", "/fhir/Group/maier/$export?_type=Patient"] {
+        client().get(front.url(path)).send().await.expect("an answer");
+    }
+    let is_told = |said: &str| {
+        ["GET /fhir/Patient/{id}\"", "GET /fhir/Group/{id}/$export\""]
+            .iter()
+            .all(|route| said.contains(route))
+    };
+    let start = Instant::now();
+    while kind.name != "caddy" && !is_told(&front.said()) {
+        assert!(start.elapsed() < PATIENCE, "not told: {}", front.said());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!front.said().contains("maier"), "{}", front.said());
 }
 
 /// A stream opens though nothing is to come; and what comes, comes; in gzip too, which is fhirtail's.

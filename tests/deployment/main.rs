@@ -1,6 +1,7 @@
 //! `docker/` without an engine: what it says of fhirtail is so, and its own tools accept it.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
+mod image;
 mod prometheus;
 #[path = "../support/mod.rs"]
 mod support;
@@ -9,15 +10,13 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use serde_json::Value;
 use support::{
-    certificate::Issued,
     client,
     front::debian,
-    logged::{Logged, left_alone},
     process::Process,
     writes::{commit, patient, put},
 };
@@ -148,6 +147,13 @@ fn expressions(board: &Value) -> Vec<String> {
         .collect()
 }
 
+/// A query of the board as Grafana asks it, of all replicas.
+fn chosen(query: &str) -> String {
+    let values =
+        [("$__rate_interval", "1m"), ("$__range", "1h"), ("$instance", ".*"), ("$job", ".*")];
+    values.into_iter().fold(query.to_owned(), |query, (name, value)| query.replace(name, value))
+}
+
 #[test]
 fn the_rules_pass_promtool() {
     let folder = docker("prometheus");
@@ -158,7 +164,7 @@ fn the_rules_pass_promtool() {
     let rules =
         expressions(&board()).into_iter().filter(|query| !query.starts_with("label_values"));
     let rules: Vec<_> = rules
-        .map(|query| query.replace("$__range", "1h").replace("$instance", ".*"))
+        .map(|query| chosen(&query))
         .enumerate()
         .map(|(at, expr)| serde_json::json!({"record": format!("board:{at}"), "expr": expr}))
         .collect();
@@ -186,12 +192,27 @@ fn each_variable_is_known() {
     }
 }
 
+/// What there may be at the top of a compose file, and of a service in it, as far as ours has any of
+/// it (the Compose Specification, 05-services).
+const COMPOSE: &str = "name services networks volumes configs secrets";
+const SERVICE: &str = "build cap_add cap_drop command configs depends_on deploy entrypoint environment \
+    expose healthcheck image init networks ports read_only restart secrets security_opt stop_grace_period \
+    stop_signal sysctls tmpfs ulimits user volumes";
+
 #[test]
 fn what_compose_names_is_there() {
     let compose = one("compose.yaml");
     let services = compose["services"].as_object().expect("services");
     let mut ports = BTreeSet::new();
+    let keys = |of: &Value| -> BTreeSet<String> {
+        of.as_object().expect("a mapping").keys().cloned().collect()
+    };
+    let known = |words: &str| words.split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>();
+    let told = keys(&compose).into_iter().filter(|key| !key.starts_with("x-")).collect();
+    assert!(known(COMPOSE).is_superset(&told), "{told:?}");
     for (name, service) in services {
+        let told = keys(service);
+        assert!(known(SERVICE).is_superset(&told), "{name}: {told:?}");
         assert!(service["image"].is_string(), "{name}");
         let list = |key: &str| service[key].as_array().cloned().unwrap_or_default();
         let waits = match &service["depends_on"] {
@@ -275,56 +296,6 @@ for path in sys.argv[1:]:
         let path = path["path"].as_str().expect("text");
         assert!(!["/metrics", "/streams", "/readyz"].contains(&path), "{path} is for operators");
     }
-}
-
-/// The image's own check of its health, as it stands there, on a server that is there and one that
-/// is not.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_health_check_tells_life_from_death() {
-    let dockerfile = text("Dockerfile");
-    let (_, after) = dockerfile.split_once("HEALTHCHECK").expect("a check");
-    let (_, command) = after.split_once("CMD ").expect("a command");
-    let command: Vec<String> =
-        serde_json::from_str(command.lines().next().expect("a line")).expect("JSON");
-    assert_eq!(command, ["fhirtail", "health"]);
-    let issued = Issued::new();
-    let tls = [("FHIRTAIL_TLS_CERT", issued.cert()), ("FHIRTAIL_TLS_KEY", issued.key())];
-    for environment in [&[][..], &tls] {
-        let bench = left_alone(0, 0).await;
-        let with = |mut command: Command| {
-            command.envs(environment.iter().map(|(name, value)| (name, value)));
-            command
-        };
-        let binary = || with(Command::new(env!("CARGO_BIN_EXE_fhirtail")));
-        let server = Logged::told(binary(), &bench.name, &[]);
-        let listen = format!("0.0.0.0:{}", server.address().port());
-        let check = || {
-            let mut check = binary();
-            let said = check.arg(&command[1]).env("FHIRTAIL_LISTEN", &listen).output();
-            let said = said.expect("the binary");
-            let text = String::from_utf8(said.stderr).expect("text");
-            (said.status.code(), text.lines().count(), text)
-        };
-        assert_eq!(check(), (Some(0), 0, String::new()));
-        drop(server);
-        let (status, lines, text) = check();
-        assert_eq!((status, lines), (Some(1), 1), "{text}");
-    }
-}
-
-/// The image's steps, as plain commands; what cargo would build is what it built here.
-#[test]
-fn the_dockerfile_does_what_it_says() {
-    let binary = env!("CARGO_BIN_EXE_fhirtail");
-    println!("{}", run(&docker("try").display().to_string(), &["--with", binary], &docker("")));
-    // The toolchain is one that can build it.
-    let of = |file: &Path, start: &str| {
-        let text = fs::read_to_string(file).expect("text");
-        let (_, after) = text.split_once(start).unwrap_or_else(|| panic!("{start}"));
-        after.split(['"', '-']).next().expect("a version").to_owned()
-    };
-    let wanted = of(&docker("../Cargo.toml"), "rust-version = \"");
-    assert_eq!(of(&docker("Dockerfile"), "FROM rust:"), wanted);
 }
 
 /// How much a service could do that it need not: systemd's own judgement, of 100 at worst.

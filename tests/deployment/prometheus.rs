@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    board, expressions, recorded,
+    board, chosen, expressions, recorded,
     support::{
         self, client,
         front::{debian, free_port},
@@ -161,7 +161,7 @@ async fn it_sees_two_servers_and_says_what_is_wrong() {
         prometheus.until(&name, has_values).await;
     }
     for query in expressions(&board()) {
-        let query = query.replace("$__range", "1h").replace("$instance", ".*");
+        let query = chosen(&query);
         let query = match query.strip_prefix("label_values(") {
             Some(of) => of.rsplit_once(", ").expect("a label").0.to_owned(),
             None => query,

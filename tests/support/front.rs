@@ -35,7 +35,6 @@ pub const NGINX: Kind = Kind {
         ("listen 8443", "listen 127.0.0.1:{tls}"),
         ("/etc/nginx/tls/tls.crt", "{folder}/tls.crt"),
         ("/etc/nginx/tls/tls.key", "{folder}/tls.key"),
-        ("access_log /dev/stdout path;", "access_log off;"),
         (
             "http {",
             "http { client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; \
@@ -67,7 +66,6 @@ pub const HAPROXY: Kind = Kind {
         ("bind :8080", "bind 127.0.0.1:{plain}"),
         ("bind :8443", "bind 127.0.0.1:{tls}"),
         ("/etc/haproxy/tls.pem", "{folder}/tls.pem"),
-        ("log stdout format raw local0", "no log"),
         // What any user may have open.
         ("maxconn 32000", "maxconn 450"),
         ("timeout client 60s", "timeout client 4s"),
@@ -97,12 +95,15 @@ pub const CADDY: Kind = Kind {
 const UNTIL_STDIN_ENDS: &str = r#""$@" & read -r _; kill "$END" $!; wait"#;
 
 /// A running proxy.
+/// The file that its standard output goes to.
+const SAID: &str = "said";
+
 #[derive(Debug)]
 pub struct Front {
     child: Child,
     plain: u16,
     tls: u16,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Kind {
@@ -144,9 +145,10 @@ impl Kind {
         command.env("END", self.end).env("HOME", folder.path());
         command.env_remove("XDG_DATA_HOME").env_remove("XDG_CONFIG_HOME");
         let shown = std::env::var_os("FHIRTAIL_SHOW_LOG").is_some();
-        let log = || if shown { Stdio::inherit() } else { Stdio::null() };
-        let child = command.stdin(Stdio::piped()).stdout(log()).stderr(log()).spawn();
-        Front { child: child.expect("a shell"), plain, tls, _folder: folder }
+        let log = fs::File::create(folder.path().join(SAID)).expect("a file");
+        command.stdin(Stdio::piped()).stdout(log);
+        command.stderr(if shown { Stdio::inherit() } else { Stdio::null() });
+        Front { child: command.spawn().expect("a shell"), plain, tls, folder }
     }
 }
 
@@ -158,6 +160,13 @@ impl Front {
     /// Where it speaks TLS, and HTTP/2 in it; the certificate is nobody's.
     pub fn secure_url(&self, path: &str) -> String {
         format!("https://127.0.0.1:{}{path}", self.tls)
+    }
+}
+
+impl Front {
+    /// What it has logged so far of what it was asked.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.folder.path().join(SAID)).expect("text")
     }
 }
 
