@@ -25,8 +25,14 @@ let timer = 0;
 
 export const trend = new Trend();
 const chart = new Chart();
-const detail = new Detail(() => { patients.open = null; patients.refresh(); patients.focus(); });
-const feed = new Feed(row => openDetail(row));
+const detail = new Detail((key, opener) => {
+  patients.open = null;
+  patients.refresh();
+  // A line of the feed may have made room for newer ones.
+  if (opener?.isConnected) opener.focus();
+  else patients.focus(key);
+});
+const feed = new Feed((row, opener) => openDetail(row, opener));
 const patients = new Patients(row => openDetail(row));
 const measures = new Measures(() => patients.choose(measures.chosen));
 
@@ -57,6 +63,7 @@ function level() {
     patients.take(model);
     feed.note('Started over: this is the server\u2019s state now', Date.now());
   }
+  patients.isWhole = true;
   isDirty = true;
   // The first point of the chart is the first whole state.
   trend.record(Date.now(), model.totals[OPEN], model.totals[CLOSED]);
@@ -74,9 +81,10 @@ function feedState() {
   told = next;
 }
 
-function openDetail(row) {
+/** `opener` has the focus back when the detail closes; without one, the patient's row has. */
+function openDetail(row, opener = null) {
   patients.open = row.key;
-  detail.open(row.key, model);
+  detail.open(row.key, model, opener);
   patients.refresh();
 }
 

@@ -6,6 +6,7 @@ mod browser;
 mod cuts;
 mod gaps;
 mod large;
+mod list;
 mod model;
 mod states;
 mod streams;
