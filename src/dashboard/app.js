@@ -41,10 +41,12 @@ export const stream = new Stream({
   remove: (type, id) => changed(filling.remove(type, id)),
   level,
   reset: () => { filling = new Model(); },
-  turn: () => { trend.hears(Date.now(), isHeard()); feedState(); show(); },
+  turn: () => { trend.hears(Date.now(), !isCut()); feedState(); show(); },
 });
 
-const isHeard = () => !['waiting', 'refused', 'silent'].includes(stream?.phase);
+/** Whether the page is known to hear nothing. */
+const isCut = () => ['waiting', 'refused', 'silent'].includes(stream.phase)
+  || (stream.phase === 'connecting' && stream.caughtUpAt > 0);
 
 /** What came is a change only to a copy that was whole: before, it is the history. */
 function changed(change) {
@@ -75,7 +77,7 @@ let told = '';
 function feedState() {
   const { phase } = stream;
   const text = phase === 'live' && told === 'lost' && !stream.isAgain ? 'Connected again: nothing missed'
-    : phase === 'waiting' || phase === 'silent' || phase === 'refused' ? 'Connection lost' : '';
+    : isCut() ? 'Connection lost' : '';
   const next = text && phase !== 'live' ? 'lost' : phase === 'live' ? 'live' : told;
   if (text && stream.caughtUpAt && next !== told) feed.note(text, Date.now());
   told = next;

@@ -28,6 +28,19 @@ pub(crate) async fn faults(browser: &Browser) -> Value {
     browser.run(RUN).await
 }
 
+/// Looks at the page as it stands, narrow and wide, light and dark: a picture, and nothing serious.
+pub(crate) async fn look(browser: &Browser, name: &str) {
+    browser.run(&axe()).await;
+    for (size, width, height) in [("wide", 1600, 1000), ("narrow", 390, 844)] {
+        for scheme in ["light", "dark"] {
+            browser.view(width, height, scheme).await;
+            browser.picture(&format!("{name}-{size}-{scheme}")).await;
+            assert_eq!(faults(browser).await, json!([]), "{name} {size} {scheme}");
+        }
+    }
+    browser.view(1600, 1000, "light").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn axe_finds_no_serious_fault_in_any_view() {
     let bench = embedded();

@@ -8,6 +8,7 @@ mod gaps;
 mod large;
 mod list;
 mod model;
+mod quiet;
 mod states;
 mod streams;
 #[path = "../support/mod.rs"]
