@@ -25,8 +25,14 @@ let timer = 0;
 
 export const trend = new Trend();
 const chart = new Chart();
-const detail = new Detail(() => { patients.open = null; patients.refresh(); patients.focus(); });
-const feed = new Feed(row => openDetail(row));
+const detail = new Detail((key, opener) => {
+  patients.open = null;
+  patients.refresh();
+  // A line of the feed may have made room for newer ones.
+  if (opener?.isConnected) opener.focus();
+  else patients.focus(key);
+});
+const feed = new Feed((row, opener) => openDetail(row, opener));
 const patients = new Patients(row => openDetail(row));
 const measures = new Measures(() => patients.choose(measures.chosen));
 
@@ -35,10 +41,12 @@ export const stream = new Stream({
   remove: (type, id) => changed(filling.remove(type, id)),
   level,
   reset: () => { filling = new Model(); },
-  turn: () => { trend.hears(Date.now(), isHeard()); feedState(); show(); },
+  turn: () => { trend.hears(Date.now(), !isCut()); feedState(); show(); },
 });
 
-const isHeard = () => !['waiting', 'refused', 'silent'].includes(stream?.phase);
+/** Whether the page is known to hear nothing. */
+const isCut = () => ['waiting', 'refused', 'silent'].includes(stream.phase)
+  || (stream.phase === 'connecting' && stream.caughtUpAt > 0);
 
 /** What came is a change only to a copy that was whole: before, it is the history. */
 function changed(change) {
@@ -57,6 +65,7 @@ function level() {
     patients.take(model);
     feed.note('Started over: this is the server\u2019s state now', Date.now());
   }
+  patients.isWhole = true;
   isDirty = true;
   // The first point of the chart is the first whole state.
   trend.record(Date.now(), model.totals[OPEN], model.totals[CLOSED]);
@@ -68,15 +77,16 @@ let told = '';
 function feedState() {
   const { phase } = stream;
   const text = phase === 'live' && told === 'lost' && !stream.isAgain ? 'Connected again: nothing missed'
-    : phase === 'waiting' || phase === 'silent' || phase === 'refused' ? 'Connection lost' : '';
+    : isCut() ? 'Connection lost' : '';
   const next = text && phase !== 'live' ? 'lost' : phase === 'live' ? 'live' : told;
   if (text && stream.caughtUpAt && next !== told) feed.note(text, Date.now());
   told = next;
 }
 
-function openDetail(row) {
+/** `opener` has the focus back when the detail closes; without one, the patient's row has. */
+function openDetail(row, opener = null) {
   patients.open = row.key;
-  detail.open(row.key, model);
+  detail.open(row.key, model, opener);
   patients.refresh();
 }
 

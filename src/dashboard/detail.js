@@ -17,6 +17,7 @@ export class Detail {
   key = null;
   #past = new Map();
   #shown = '';
+  #opener = null;
   #onClose;
 
   constructor(onClose) {
@@ -36,8 +37,9 @@ export class Detail {
     if (this.#past.size > 500) this.#past.delete(this.#past.keys().next().value);
   }
 
-  open(key, model) {
+  open(key, model, opener) {
     this.key = key;
+    this.#opener = opener;
     this.#shown = '';
     $('detail').hidden = false;
     document.body.classList.add('has-detail');
@@ -48,11 +50,12 @@ export class Detail {
   }
 
   close() {
+    const { key } = this;
     this.key = null;
     $('detail').hidden = true;
     document.body.classList.remove('has-detail');
     this.#cover();
-    this.#onClose();
+    this.#onClose(key, this.#opener);
   }
 
   /** Shows what is so now, if it differs from what is shown. */

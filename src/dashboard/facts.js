@@ -95,9 +95,13 @@ export function reportOf(report) {
 /** A Composition: a gaps-in-care report, whose sections say which gap belongs to which report. */
 export function compositionOf(composition) {
   const sections = list(composition.section).map(section => ({
+    /** Which composition it is of, and of when that is. */
+    of: text(composition.id),
+    dated: Date.parse(text(composition.date)) || 0,
     report: idOf(section.focus?.reference, 'MeasureReport'),
     title: text(section.title),
-    gaps: list(section.entry).map(entry => idOf(entry.reference, 'DetectedIssue')).filter(Boolean),
+    /** Each once. */
+    gaps: [...new Set(list(section.entry).map(entry => idOf(entry.reference, 'DetectedIssue')).filter(Boolean))],
   }));
   return {
     id: text(composition.id),

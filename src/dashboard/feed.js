@@ -57,7 +57,7 @@ export class Feed {
     if (!changes) return h('li', { class: 'note' }, stamp, h('span', {}, text));
     const [{ row }] = changes;
     const who = h('button', { type: 'button' }, name);
-    who.onclick = () => this.#onOpen(row);
+    who.onclick = () => this.#onOpen(row, who);
     const [first, ...others] = changes.map(told);
     const line = h('div', { class: 'change' }, who, first.become);
     const about = h('div', { class: 'change' }, h('span', { class: 'what' }, first.what), ...others.map(other => other.become));

@@ -23,9 +23,10 @@ export class Model {
   concerned = 0;
   /** Rows that came, went or changed their name since somebody took these. */
   moved = new Set();
-  /** By a report's id, and by a gap's: who waits for it, or follows it. */
+  /** By a report's id: the gaps that wait for it, or follow it. */
   #gapsOfReport = new Map();
-  #sectionOfGap = new Map();
+  /** By a gap's id: the sections that claim it. The last one counts. */
+  #claims = new Map();
 
   /** Takes a resource. Returns what changed, or null. */
   put(resource) {
@@ -115,7 +116,7 @@ export class Model {
 
   /** The reports that a gap belongs to, each once: those it names, then a composition's section. */
   #named(gap) {
-    const report = this.#sectionOfGap.get(gap.id)?.report;
+    const report = this.#sectionOf(gap)?.report;
     return report && !gap.reports.includes(report) ? [...gap.reports, report] : gap.reports;
   }
 
@@ -174,7 +175,7 @@ export class Model {
 
   #measureOf(gap) {
     const canonical = this.reportOf(gap)?.measure ?? '';
-    const title = gap.title || this.#sectionOfGap.get(gap.id)?.title || '';
+    const title = gap.title || this.#sectionOf(gap)?.title || '';
     const key = canonical || (title && 'text:' + title);
     let measure = this.measures.get(key);
     if (!measure) {
@@ -214,7 +215,7 @@ export class Model {
     if (old) this.#dropComposition(old.id);
     this.compositions.set(composition.id, composition);
     for (const section of composition.sections) {
-      for (const id of section.gaps) this.#setSection(id, section);
+      for (const id of section.gaps) this.#claim(id, section);
     }
     const row = composition.patient && this.#row(composition.patient);
     if (row) (row.compositions ??= new Set()).add(composition);
@@ -226,9 +227,7 @@ export class Model {
     if (!composition) return null;
     this.compositions.delete(id);
     for (const section of composition.sections) {
-      for (const gap of section.gaps) {
-        if (this.#sectionOfGap.get(gap) === section) this.#setSection(gap, null);
-      }
+      for (const id of section.gaps) this.#unclaim(id, section);
     }
     const row = this.rows.get(composition.patient);
     if (row) {
@@ -238,12 +237,27 @@ export class Model {
     return null;
   }
 
-  #setSection(id, section) {
+  #sectionOf(gap) {
+    return this.#claims.get(gap.id)?.at(-1);
+  }
+
+  #claim(id, section) {
+    const claims = this.#claims.get(id) ?? [];
+    const at = claims.findLastIndex(other => !isLater(other, section)) + 1;
+    this.#setClaims(id, claims.toSpliced(at, 0, section));
+  }
+
+  #unclaim(id, section) {
+    this.#setClaims(id, (this.#claims.get(id) ?? []).filter(other => other !== section));
+  }
+
+  #setClaims(id, claims) {
     const gap = this.gaps.get(id);
-    if (gap) this.#named(gap).forEach(report => this.#forget(gap, report));
-    if (section) this.#sectionOfGap.set(id, section);
-    else this.#sectionOfGap.delete(id);
-    if (!gap) return;
+    const moves = gap && this.#sectionOf(gap) !== claims.at(-1);
+    if (moves) this.#named(gap).forEach(report => this.#forget(gap, report));
+    if (claims.length > 0) this.#claims.set(id, claims);
+    else this.#claims.delete(id);
+    if (!moves) return;
     this.#named(gap).forEach(report => this.#await(report, gap));
     this.#rehome(gap);
   }
@@ -293,6 +307,11 @@ export class Model {
     this.#keepOrDrop(row);
     return { kind: 'patient', row, from, to: null };
   }
+}
+
+/** Which of two sections is of the later composition: an order of their own, whichever came first. */
+function isLater(a, b) {
+  return a.dated === b.dated ? a.of > b.of : a.dated > b.dated;
 }
 
 /** The share of gaps that are closed, of those that apply; null where there are none. */

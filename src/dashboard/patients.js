@@ -16,6 +16,8 @@ export class Patients {
   words = '';
   /** The patient whose detail is open, by key. */
   open = null;
+  /** Whether the model is: while its history loads, rows find their places whoever is at them. */
+  isWhole = false;
   #order = new Order();
   #rows = [];
   #model = null;
@@ -24,7 +26,9 @@ export class Patients {
   /** The row that the keyboard is at; and the one that Tab reaches, the first in view where that is not. */
   #at = 0;
   #tab = 0;
+  /** Whether somebody is at the list; and whether its order has been shown since it is whole. */
   #isHeld = false;
+  #isSettled = false;
   #measure = null;
   #onOpen;
   #scroller = $('patient-scroller');
@@ -37,7 +41,7 @@ export class Patients {
     // Rows must not jump from under the pointer or the keyboard.
     const hold = is => {
       this.#isHeld = is;
-      $('held').hidden = !is;
+      this.#showHeld();
       if (!is) this.refresh();
     };
     this.#scroller.addEventListener('pointerenter', event => hold(event.pointerType === 'mouse'));
@@ -66,6 +70,8 @@ export class Patients {
     this.#order = new Order();
     model.moved = new Set(model.rows.values());
     this.#model = model;
+    this.isWhole = false;
+    this.#isSettled = false;
     this.refresh(true);
   }
 
@@ -78,11 +84,13 @@ export class Patients {
   refresh(isAsked = false) {
     const model = this.#model;
     const isLeft = this.#order.update(model);
-    if (isAsked || !this.#isHeld) {
+    if (isAsked || !this.#keeps) {
       const filter = { words: this.words, measure: this.#measure, status: this.status };
       this.#rows = this.#order.select(filter, this.sort);
       if (isAsked) this.#at = 0;
     }
+    this.#isSettled ||= this.isWhole && !isLeft;
+    this.#showHeld();
     if (isAsked) this.#scroller.scrollTop = 0;
     $('patient-space').style.height = this.#rows.length * this.#height + 'px';
     attribute($('patient-grid'), 'aria-rowcount', this.#rows.length + 1);
@@ -94,9 +102,24 @@ export class Patients {
     return isLeft;
   }
 
-  /** Where the focus goes back to when the detail closes. */
-  focus() {
-    this.#pool.find(row => row.at === this.#at)?.button.focus();
+  get #keeps() {
+    return this.#isHeld && this.#isSettled;
+  }
+
+  #showHeld() {
+    $('held').hidden = !this.#keeps;
+  }
+
+  /** Gives a patient's row the focus, wherever it stands by now; one in view where they have none. */
+  focus(key) {
+    const at = this.#rows.findIndex(row => row.key === key);
+    if (at >= 0) this.#goTo(at);
+    else this.#focusAt(this.#tab);
+  }
+
+  #focusAt(at) {
+    const slot = this.#pool.find(one => one.at === at && !one.element.hidden);
+    (slot?.button ?? $('search')).focus({ preventScroll: true });
   }
 
   #sortBy(by) {
@@ -193,13 +216,18 @@ export class Patients {
     event.preventDefault();
     if (this.#rows.length === 0) return;
     const last = this.#rows.length - 1;
-    this.#at = Math.min(last, Math.max(0, this.#at + moves[event.key]));
-    const top = this.#at * this.#height;
+    this.#goTo(Math.min(last, Math.max(0, this.#at + moves[event.key])));
+  }
+
+  /** Moves into view what is not, and the focus there. */
+  #goTo(at) {
+    this.#at = at;
+    const top = at * this.#height;
     const { scrollTop, clientHeight } = this.#scroller;
     if (top < scrollTop) this.#scroller.scrollTop = top;
     if (top + this.#height > scrollTop + clientHeight) this.#scroller.scrollTop = top + this.#height - clientHeight;
     this.#paint();
-    this.focus();
+    this.#focusAt(at);
   }
 }
 

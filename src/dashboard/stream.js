@@ -2,7 +2,8 @@
 //
 // The browser comes back by itself after most cuts, with the last id it saw. It gives up for good
 // on any status but 200, and hears nothing where a connection died without a word: then the page
-// opens another, from the last id that it saw itself.
+// opens another, from the last id that it saw itself. Checkpoints, ids without an event, only the
+// browser sees: wherever it comes back by itself, it is left to do so.
 
 import { Batches } from './batches.js';
 
@@ -19,13 +20,15 @@ const PATIENCE = 5000;
 const WINDOW = 10_000;
 
 export class Stream {
-  /** connecting, loading, resuming, live, behind, waiting, silent or refused. */
+  /** connecting, loading, resuming, live, behind, waiting, unsure, silent or refused. */
   phase = 'connecting';
   /** When the phase began. */
   since = Date.now();
   /** The last id, and when it came. */
   position = '';
   heard = 0;
+  /** When the server last began a stream. */
+  opened = 0;
   /** Events in all, and of resources since the history began. */
   events = 0;
   loaded = 0;
@@ -46,6 +49,8 @@ export class Stream {
   #asking = false;
   /** When the server last said that it is there, apart from events. */
   #answered = 0;
+  /** The phase before nothing was heard. */
+  #before = '';
   #rates = [];
   #lags = [];
   #handler;
@@ -55,7 +60,7 @@ export class Stream {
     this.#handler = handler;
     setInterval(() => this.#watch(), 1000);
     addEventListener('offline', () => this.#ask());
-    addEventListener('online', () => this.phase !== 'live' && this.open());
+    addEventListener('online', () => (this.phase === 'refused' ? this.open() : this.#ask()));
     // A page that was put away and is shown again has lost its connection without a word.
     addEventListener('pageshow', event => event.persisted && this.open());
   }
@@ -64,10 +69,11 @@ export class Stream {
   open() {
     clearTimeout(this.#timer);
     this.#source?.close();
-    const from = this.position && '&lastEventId=' + encodeURIComponent(this.position);
-    const source = new EventSource(PATH + from);
+    const source = new EventSource(this.#path);
     this.#source = source;
     this.due = 0;
+    // While it tries again and again, that is what the page says.
+    if (this.phase !== 'waiting' && this.phase !== 'refused') this.#turn('connecting');
     const batches = this.#batches;
     const on = (name, then) => source.addEventListener(name, event => {
       if (source !== this.#source) return;
@@ -83,6 +89,11 @@ export class Stream {
     on('fell-behind', () => this.#turn('behind'));
     on('reset', data => this.#reset(data));
     on('OperationOutcome', data => { this.why = diagnostics(data); });
+  }
+
+  /** What is asked: from the last position, if there is one. */
+  get #path() {
+    return PATH + (this.position && '&lastEventId=' + encodeURIComponent(this.position));
   }
 
   /** Events a second, lately. */
@@ -102,12 +113,18 @@ export class Stream {
     return this.phase === 'live';
   }
 
+  get #isSilent() {
+    return this.phase === 'unsure' || this.phase === 'silent';
+  }
+
   #count(event) {
     const now = Date.now();
     this.events += 1;
     // What says why the stream ends has no id of its own, and a reset takes the last one back.
     this.position = event.lastEventId;
     this.heard = now;
+    // What was taken for silence was none.
+    if (this.#isSilent) this.#turn(this.#before);
     const second = Math.floor(now / 1000);
     const last = this.#rates.at(-1);
     if (last?.[0] === second) last[1] += 1;
@@ -136,6 +153,7 @@ export class Stream {
 
   #opened() {
     this.#tries = 0;
+    this.opened = Date.now();
     this.due = 0;
     this.why = '';
     if (this.caughtUpAt && !this.isAgain) this.#turn('resuming');
@@ -153,10 +171,14 @@ export class Stream {
 
   #reset(data) {
     this.why = diagnostics(data);
+    this.#startOver();
+    this.#turn('loading');
+  }
+
+  #startOver() {
     this.isAgain = this.caughtUpAt > 0;
     this.loaded = 0;
     this.#handler.reset();
-    this.#turn('loading');
   }
 
   #cut(readyState) {
@@ -174,8 +196,15 @@ export class Stream {
   async #refused() {
     this.#turn('refused');
     this.#again();
-    const reason = await refusal(PATH);
-    if (this.phase === 'refused') this.why = reason;
+    const source = this.#source;
+    const { why, isOfPosition } = await refusal(this.#path);
+    if (source !== this.#source) return;
+    this.why = why;
+    // What the server can't read now it never will: without it there is a stream again.
+    if (isOfPosition) {
+      this.position = '';
+      this.#startOver();
+    }
     this.#handler.turn();
   }
 
@@ -189,18 +218,27 @@ export class Stream {
   #watch() {
     const quiet = Date.now() - Math.max(this.heard, this.since, this.#answered);
     const isOpen = this.#source?.readyState === EventSource.OPEN;
-    if (isOpen && this.phase !== 'silent' ? quiet > SILENCE : this.phase === 'silent') this.#ask();
+    if (this.#isSilent || ((isOpen || this.phase === 'connecting') && quiet > SILENCE)) this.#ask();
   }
 
   async #ask() {
     if (this.#asking) return;
     this.#asking = true;
-    const answers = await isThere();
+    const source = this.#source;
+    const asked = Date.now();
+    const answer = await livez();
     this.#asking = false;
-    const isOpen = this.#source?.readyState === EventSource.OPEN;
-    if (answers) this.#answered = Date.now();
-    if (!answers && isOpen) this.#turn('silent');
-    else if (answers && this.phase === 'silent') this.open();
+    if (answer === 'there') this.#answered = Date.now();
+    // What has come meanwhile, by this stream or as another one, says more.
+    if (source !== this.#source || this.heard > asked) return;
+    const isOpen = source.readyState === EventSource.OPEN;
+    if (answer !== 'there') {
+      if (!isOpen) return;
+      if (!this.#isSilent) this.#before = this.phase;
+      this.#turn(answer === 'late' ? 'unsure' : 'silent');
+    } else if (this.#isSilent || (this.phase === 'connecting' && !isOpen)) {
+      this.open();
+    }
   }
 
   #turn(phase) {
@@ -210,25 +248,33 @@ export class Stream {
   }
 }
 
-async function isThere() {
+/**
+ * Whether the server is there: `there`; `none`, where a connection fails; or `late`, where there is
+ * no answer in time, be it that the network swallows all or that the browser has no connection left.
+ */
+async function livez() {
   try {
     await fetch('livez', { cache: 'no-store', signal: AbortSignal.timeout(PATIENCE) });
-    return true;
-  } catch {
-    return false;
+    return 'there';
+  } catch (error) {
+    return error.name === 'TimeoutError' ? 'late' : 'none';
   }
 }
 
-/** Why the server gives no stream; '' where it would now. */
+/** Why the server gives no stream, '' where it would now; and whether the position is the reason. */
 async function refusal(path) {
   const done = new AbortController();
   try {
     const headers = { accept: 'text/event-stream' };
     const answer = await fetch(path, { headers, cache: 'no-store', signal: done.signal });
-    if (answer.ok) return '';
-    return diagnostics(await answer.text()) || `the answer was ${answer.status}`;
+    if (answer.ok) return { why: '', isOfPosition: false };
+    const data = await answer.text();
+    return {
+      why: diagnostics(data) || `the answer was ${answer.status}`,
+      isOfPosition: answer.status === 400 && /^last-?event-?id$/i.test(firstIssue(data).expression?.[0] ?? ''),
+    };
   } catch {
-    return 'there is no answer';
+    return { why: 'there is no answer', isOfPosition: false };
   } finally {
     done.abort();
   }
@@ -236,9 +282,13 @@ async function refusal(path) {
 
 /** What an OperationOutcome says. */
 function diagnostics(data) {
+  return String(firstIssue(data).diagnostics ?? '');
+}
+
+function firstIssue(data) {
   try {
-    return String(JSON.parse(data).issue?.[0]?.diagnostics ?? '');
+    return JSON.parse(data).issue?.[0] ?? {};
   } catch {
-    return '';
+    return {};
   }
 }

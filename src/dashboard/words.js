@@ -49,7 +49,7 @@ export function age(birth, now) {
 
 /** A stream opens within so many ms, or something is wrong. */
 const UNUSUAL = 5000;
-const CROWDED = 'no answer yet. Without HTTP/2 a browser has six connections to a server: other tabs with this page may hold them';
+const CROWDED = 'Without HTTP/2 a browser has six connections to a server: other tabs with this page may hold them';
 
 /** The stream's state: one or two words, and a sentence. */
 export function state(stream, now, isOnline = true) {
@@ -60,6 +60,7 @@ export function state(stream, now, isOnline = true) {
   const from = stream.position ? ` from position ${short(stream.position)}` : '';
   const why = stream.why.replace(/\.$/, '');
   const network = isOnline ? '' : 'this device has no network';
+  const quiet = `for ${span(now - (stream.heard || stream.opened))}`;
   switch (stream.phase) {
     case 'loading':
       return stream.isAgain
@@ -71,8 +72,9 @@ export function state(stream, now, isOnline = true) {
     case 'behind': return ['Fell behind', `the stream is ahead of this page; catching up at ${rate(stream.rate(now))} a second`];
     case 'waiting': return ['Reconnecting', join(network, why, next + from, asOf)];
     case 'refused': return ['No stream', join(why || 'the server gives no stream', next + from, asOf)];
-    case 'silent': return ['No answer', join(network, `nothing heard for ${span(now - stream.heard)}`, 'asking every few seconds', asOf)];
-    default: return ['Connecting', now - stream.since < UNUSUAL ? 'asking the server for its stream' : CROWDED];
+    case 'unsure': return ['Nothing heard', join(quiet, network, 'no answer when asked; asking again', asOf) + '. ' + CROWDED];
+    case 'silent': return ['No answer', join(network, 'nothing heard ' + quiet, 'asking every few seconds', asOf)];
+    default: return ['Connecting', now - stream.since < UNUSUAL ? join('asking the server for its stream', asOf) : 'no answer yet. ' + CROWDED];
   }
 }
 

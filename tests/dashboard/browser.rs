@@ -153,6 +153,18 @@ impl Browser {
         self.command("/actions", &json!({"actions": [keys]})).await;
     }
 
+    /// Moves the mouse to the middle of an element.
+    pub(crate) async fn point(&self, id: &str) {
+        let middle = format!(
+            "const {{x, y, width, height}} = document.getElementById('{id}').getBoundingClientRect();
+            return [x + width / 2, y + height / 2].map(Math.round)"
+        );
+        let middle = self.run(&middle).await;
+        let moves = json!({"type": "pointerMove", "x": middle[0], "y": middle[1]});
+        let mouse = json!({"type": "pointer", "id": "mouse", "actions": [moves]});
+        self.command("/actions", &json!({"actions": [mouse]})).await;
+    }
+
     /// The tasks of the page's main thread, in their order. This ends the record.
     pub(crate) async fn tasks(self) -> Vec<Task> {
         let log = self.command("/se/log", &json!({"type": "performance"})).await;

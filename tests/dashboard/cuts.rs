@@ -6,18 +6,20 @@ use fhirtail::demo::{Population, populate};
 use serde_json::Value;
 
 use crate::{
+    access::look,
     browser::Browser,
     gaps::{exported, gap, held, put, report, stored},
     support::{
         App, embedded,
         process::Process,
         proxy::Proxy,
+        stream::EventStream,
         writes::{self, commit, patient},
     },
 };
 
 /// Notes the least that the page showed from now on: rows of measures, and of patients.
-const WATCH_ROWS: &str = "
+pub(crate) const WATCH_ROWS: &str = "
     globalThis.least = [Infinity, Infinity];
     globalThis.phases = [];
     const rows = () => {
@@ -32,7 +34,7 @@ const WATCH_ROWS: &str = "
     rows();
 ";
 
-async fn assert_never_empty(browser: &Browser) {
+pub(crate) async fn assert_never_empty(browser: &Browser) {
     let least = browser.run("return least").await;
     let least: Vec<u64> = serde_json::from_value(least).expect("numbers");
     assert!(least.iter().all(|rows| *rows > 0), "the page was empty for a moment: {least:?}");
@@ -64,13 +66,6 @@ async fn a_server_that_is_killed_and_comes_back_costs_the_page_nothing() {
         }
         server.kill();
         browser.until("page.stream.phase === 'waiting'").await;
-        if round == 0 {
-            for (name, width) in [("wide", 1600), ("narrow", 390)] {
-                browser.view(width, 900, "light").await;
-                browser.picture(&format!("reconnecting-{name}-light")).await;
-            }
-            browser.view(1600, 1000, "light").await;
-        }
         server = Process::serve_at(&listen, &store, &options);
         put(&base, &patient(100 + round, "Came meanwhile")).await;
         browser.until_live().await;
@@ -111,11 +106,23 @@ async fn a_network_that_is_pulled_is_said_and_survived() {
     // Nothing passes any more, and nobody says so. What is old never passes again.
     proxy.swallow();
     commit(&*bench.store, vec![writes::put(&patient(1, "Missed"))]).await;
+    // A question that is not answered in time may only have found no connection free.
+    browser.until("page.stream.phase === 'unsure'").await;
+    assert_eq!(browser.text("state-word").await, "Nothing heard");
+    look(&browser, "nothing-heard").await;
+    // One that is turned away says that nobody is there.
+    proxy.send_to(vec![]);
     browser.until("page.stream.phase === 'silent'").await;
     assert_eq!(browser.text("state-word").await, "No answer");
-    browser.picture("no-answer-wide-light").await;
+    look(&browser, "no-answer").await;
+    proxy.send_to(vec![app.address.port()]);
     proxy.forget();
     browser.until_live().await;
+    // The answer is followed by one new stream, which is waited for.
+    let phases = browser.run("return phases.slice(phases.lastIndexOf('silent'))").await;
+    let phases: Vec<String> = serde_json::from_value(phases).expect("texts");
+    assert_eq!(phases[..2], ["silent", "connecting"]);
+    assert!(!phases[2..].contains(&phases[1]), "{phases:?}");
     browser.until("page.model.rows.has('p1')").await;
     assert_eq!(held(&browser).await, stored(&*bench.store).await);
     assert_eq!(browser.ask("page.model.repeats").await, 0, "a version came twice");
@@ -170,12 +177,51 @@ async fn a_refusal_is_said_in_the_servers_words() {
     taken
         .until("document.getElementById('state-detail').textContent.includes(page.stream.why)")
         .await;
-    taken.picture("full-wide-light").await;
+    look(&taken, "full").await;
+    // What stands where rows would be is below their head, however high that is.
+    taken.view(390, 844, "light").await;
+    const BELOW: &str = "return document.getElementById('no-patients').getBoundingClientRect().top
+        >= document.getElementById('patient-head').getBoundingClientRect().bottom";
+    assert_eq!(taken.run(BELOW).await, true);
     assert!(matches!(&why, Value::String(why) if why.contains("stream")), "{why}");
     drop(first);
     // The place is free once the server has seen the first one go.
     let took = taken.until("page.stream.isLive").await;
     assert!(took < Duration::from_secs(60));
     taken.assert_sound().await;
+    app.stop().await;
+}
+
+/// As after an upgrade that makes other positions of the same query: what the page holds is a
+/// mistake to the server from then on, and no cut would mend that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_is_refused_is_let_go_of() {
+    let bench = embedded();
+    populate(&*bench.store, Population::new(1, 20)).await.expect("a population");
+    let app = App::with(bench.store.clone(), &["--retry", "0.3"]).await;
+    let other = app.url("/fhir/$export?_type=Patient");
+    let other = EventStream::open(&other, None).await.event().await.expect("a patient").id;
+    for position in [other.as_str(), "0h~of~long~ago"] {
+        let browser = Browser::start().await;
+        browser.open(&app.url("/")).await;
+        browser.until_live().await;
+        browser.run(WATCH_ROWS).await;
+        browser
+            .ask(&format!("{{ page.stream.position = '{position}'; page.stream.open() }}"))
+            .await;
+        browser.until("page.stream.phase === 'refused' && page.stream.why !== ''").await;
+        let why = browser.text("state-detail").await;
+        assert!(why.contains("ast-Event-ID") || why.contains("lastEventId"), "{why}");
+        if position == other {
+            look(&browser, "refused").await;
+        }
+        browser.until("page.stream.isLive && page.stream.position !== ''").await;
+        assert_eq!(held(&browser).await, stored(&*bench.store).await);
+        browser
+            .until("document.getElementById('feed-lines').textContent.includes('Started over')")
+            .await;
+        assert_never_empty(&browser).await;
+        browser.assert_sound().await;
+    }
     app.stop().await;
 }

@@ -38,7 +38,6 @@ async fn a_hundred_thousand_gaps_do_not_hold_up_the_page() {
     let (app, browser) = (App::start(bench.store.clone()).await, Browser::recording().await);
     let start = Instant::now();
     browser.open(&app.url("/")).await;
-    browser.picture("loading-wide-light").await;
     browser.until_live().await;
     let loaded = start.elapsed();
     assert_eq!(totals(&browser).await.iter().sum::<u64>() as usize, count);

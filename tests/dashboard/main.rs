@@ -2,11 +2,14 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
 mod access;
+mod between;
 mod browser;
 mod cuts;
 mod gaps;
 mod large;
+mod list;
 mod model;
+mod quiet;
 mod states;
 mod streams;
 #[path = "../support/mod.rs"]

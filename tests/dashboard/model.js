@@ -20,6 +20,7 @@ function digest(model) {
   });
 }
 
+const DATES = [undefined, 'lately', '2026', '2026-01-01', '2026-04-01', '2026-04-01T01:00:00+02:00'];
 const STATUS = ['open-gap', 'closed-gap', 'prospective-gap', 'not-applicable', 'weird', null];
 
 function resource(next, type, n, version) {
@@ -32,7 +33,11 @@ function resource(next, type, n, version) {
     case 'MeasureReport': return { resourceType: type, id, meta, measure: oddly ? undefined : 'http://x/' + of('Measure', 3) };
     case 'Composition': return {
       resourceType: type, id, meta, subject: { reference: of('Patient', 5) },
-      section: [{ title: 'S', focus: { reference: of('MeasureReport', 6) }, entry: [{ reference: 'DetectedIssue/' + id }] }],
+      date: DATES[Math.floor(next() * DATES.length)],
+      section: Array.from({ length: 1 + Math.floor(next() * 2) }, (_, at) => ({
+        title: `S${id}.${at}`, focus: { reference: of('MeasureReport', 6) },
+        entry: Array.from({ length: Math.floor(next() * 4) }, () => ({ reference: of('DetectedIssue', 8) })),
+      })),
     };
     default: {
       const code = STATUS[Math.floor(next() * STATUS.length)];
@@ -71,7 +76,6 @@ for (let seed = 1; seed <= 3000; seed++) {
       else latest.delete(name);
     }
   }
-  // Compositions that claim one gap: the last to come holds. Each claims its own here.
   const fresh = new Model();
   const left = [...latest.values()];
   for (let at = left.length - 1; at > 0; at--) {
