@@ -34,6 +34,7 @@ use crate::{
 
 mod changes;
 mod file;
+mod pause;
 mod retention;
 mod snapshot;
 mod tables;

@@ -45,6 +45,10 @@ impl Writer {
     /// Works until every sender of jobs is gone and all jobs are answered.
     pub(super) fn run(mut self) {
         while let Some(first) = self.jobs.blocking_recv() {
+            if let Err(refused) = self.file.may_write() {
+                let _ = first.answer.send(Err(refused.into()));
+                continue;
+            }
             let mut waiting = Vec::new();
             match guarded(|| self.commit_group(first, &mut waiting)) {
                 Ok(outcomes) => {
@@ -85,6 +89,7 @@ impl Writer {
         } else {
             group.finish(&self.retention, (self.clock)()).map_err(fault)?;
             txn.commit().map_err(fault)?;
+            self.file.has_written();
             self.committed.send_replace(());
         }
         Ok(outcomes)
