@@ -16,8 +16,9 @@ use crate::{
 };
 
 const WAIT: Duration = Duration::from_millis(250);
-/// How often a position may lie ahead of the log before it is not believed.
-const MOST_AHEAD: u32 = 12;
+/// How often a position may lie ahead of the log before it is not believed: for longer than it takes
+/// until a primary that nobody follows any more steps down (10 s), which knows of nothing new.
+const MOST_AHEAD: u32 = 60;
 const OTHER_MEMBERS: &str = "the members of the group have changed";
 /// How often a stream that has an end asks a store that does not answer.
 const TRIES: u32 = 120;

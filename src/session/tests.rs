@@ -68,3 +68,24 @@ async fn a_stream_that_sits_and_rises_stays_of_the_ring_since_it_came() {
     }
     assert_eq!(session.sit().map(|stood| (stood.at, stood.origin)), Some((at(9), at(0))));
 }
+
+/// Longer than MongoDB's election timeout: a primary that nobody follows any more still answers.
+#[tokio::test(start_paused = true)]
+async fn a_position_ahead_of_the_log_is_believed_for_as_long_as_an_election_takes() {
+    let ground = Ground::new().await;
+    let head = ground.store.head().await.unwrap();
+    let mut session = ground.session(at(head.time + 2));
+    let began = Instant::now();
+    while began.elapsed().as_secs() < 12 && session.out.is_empty() {
+        session.step().await.unwrap();
+    }
+    assert!(session.out.is_empty(), "it waits");
+    write(&*ground.store).await;
+    write(&*ground.store).await;
+    while !session.is_level() {
+        session.step().await.unwrap();
+        let (_, out) = session.take_out();
+        let out = String::from_utf8(out.to_vec()).unwrap();
+        assert!(!out.contains("event: reset"), "{out}");
+    }
+}
