@@ -54,7 +54,7 @@ fn another_file_is_never_taken_for_the_one_that_was() {
             match refused {
                 // A mount that is away may come back.
                 false => {
-                    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{name} {read:?}")
+                    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{name} {read:?}");
                 }
                 true => assert!(matches!(read, Err(StoreError::Failed(_))), "{name} {read:?}"),
             }
