@@ -137,6 +137,7 @@ fn verdict(criterion: &mut Criterion) {
             before: Before::Absent,
         },
         repeats: None,
+        as_of: None,
     };
     let members = Members::new(vec![PATIENT.into()]);
     let scopes = [

@@ -55,7 +55,13 @@ fn entry(was: Was, now: Option<Seen>) -> Arc<Entry> {
         None => ChangeKind::Delete { ty, id, doc, before },
     };
     let committed = jiff::Timestamp::UNIX_EPOCH;
-    Entry::new(Change { position: LogPosition::default(), committed, kind, repeats: None })
+    Entry::new(Change {
+        position: LogPosition::default(),
+        committed,
+        kind,
+        repeats: None,
+        as_of: None,
+    })
 }
 
 fn plan(scope: Scope, search: Option<&str>) -> Plan {

@@ -21,7 +21,7 @@ use fhirtail::{
     position::LogPosition,
     store::{
         Expect, Scan, ScanKey, Store, StoreError, Window, WriteError,
-        embedded::{EmbeddedOptions, EmbeddedStore, OpenError},
+        embedded::{EmbeddedOptions, EmbeddedStore, OpenError, Stopwatch},
     },
 };
 use jiff::Timestamp;
@@ -55,6 +55,14 @@ fn hand_set() -> (Arc<AtomicI64>, EmbeddedOptions) {
     let shown = hand.clone();
     let clock = move || Timestamp::from_millisecond(shown.load(Ordering::SeqCst)).expect("a time");
     (hand, EmbeddedOptions { clock: Arc::new(clock), ..Default::default() })
+}
+
+const DAY: i64 = 24 * 3_600 * 1_000;
+
+/// Shows what has passed (ms).
+fn stopwatch(passed: &Arc<AtomicI64>) -> Stopwatch {
+    let shown = passed.clone();
+    Arc::new(move || Duration::from_millis(shown.load(Ordering::SeqCst).unsigned_abs()))
 }
 
 #[tokio::test]
@@ -141,6 +149,7 @@ async fn a_lying_clock_moves_times_and_nothing_else() {
     let rest = scan(&*now, Scan { after, ..by_time }).await;
     assert_eq!(rest.iter().map(|found| id_of(&found.json)).collect::<Vec<_>>(), ["c"]);
 
+    assert_eq!(oldest(&store).await, 1, "no position is lost");
     for back in [0, 1, 10, 1 << 40] {
         let position = store.recent(Duration::from_secs(back)).await.expect("a position");
         changes_since(&store, position).await;
@@ -188,11 +197,13 @@ async fn the_log_keeps_its_bytes() {
 
 #[tokio::test]
 async fn the_log_keeps_its_age() {
-    const DAY: i64 = 24 * 3_600 * 1_000;
-    let (hand, options) = hand_set();
-    let (_directory, store) = fresh(options);
+    let (hand, mut options) = hand_set();
+    let passed = Arc::new(AtomicI64::new(0));
+    options.stopwatch = stopwatch(&passed);
+    let (directory, store) = fresh(options.clone());
     for day in 0..12 {
         hand.store(day * DAY, Ordering::SeqCst);
+        passed.store(day * DAY, Ordering::SeqCst);
         commit(&store, patient("a", day as usize)).await;
     }
     // The twelfth was written on day 11: days 4 to 11 stay.
@@ -201,6 +212,24 @@ async fn the_log_keeps_its_age() {
     assert_eq!(changes_since(&store, week).await.len(), 4);
     let all = store.recent(Duration::from_secs(90 * 24 * 3_600)).await.expect("a position");
     assert_eq!(changes_since(&store, all).await.len(), 8);
+    store.close().await;
+
+    // A restart with a clock that is wrong by a month, and it is put right: nothing of that is age.
+    hand.store(41 * DAY, Ordering::SeqCst);
+    let store = open(directory.path(), options);
+    commit(&store, patient("a", 12)).await;
+    assert_eq!(oldest(&store).await, 5);
+    hand.store(12 * DAY, Ordering::SeqCst);
+    commit(&store, patient("a", 13)).await;
+    assert_eq!(oldest(&store).await, 5);
+    // What was written in the meantime does not stay for the month.
+    for day in 13..22 {
+        hand.store(day * DAY, Ordering::SeqCst);
+        passed.fetch_add(DAY, Ordering::SeqCst);
+        commit(&store, patient("a", day as usize)).await;
+    }
+    // Number 13 is of the month ahead, 14 of day 12, 15 of day 13.
+    assert_eq!(oldest(&store).await, 15);
     store.close().await;
 }
 

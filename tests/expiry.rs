@@ -1,6 +1,8 @@
 //! Snapshots that are too short for their reader: the history goes on in newer ones.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
+#[path = "expiry/late.rs"]
+mod late;
 mod support;
 
 use std::{

@@ -12,7 +12,7 @@ use crate::{
     frame::{self, Format},
     live::{Entry, Hub, Page},
     position::LogPosition,
-    session::{CHECKPOINT_AFTER, Spoken, Voice, count_sent},
+    session::{CHECKPOINT_AFTER, Spoken, Standing, Voice, count_sent},
     telemetry::{COMMIT_TO_SOCKET, seconds_since},
 };
 
@@ -22,13 +22,8 @@ pub(super) const PAGE_BYTES: usize = 64 << 10;
 /// A stream in the crowd.
 pub(super) struct Seat {
     direct: Direct,
-    /// All changes up to here are delivered, and up to where its carrier is, if that is further.
-    at: LogPosition,
-    /// Where it sat down: all since is from the ring.
-    origin: LogPosition,
-    /// The position that the client was last told, and when.
-    told: LogPosition,
-    told_at: Instant,
+    /// Its place; all up to where its carrier is, if that is further, is delivered too.
+    stands: Standing,
     /// When it last got anything.
     heard_at: Instant,
 }
@@ -44,13 +39,13 @@ pub(super) enum Leaves {
 impl Seat {
     /// A stream that has come level; `None`: it was not.
     pub(super) fn take(mut direct: Direct) -> Option<Self> {
-        let (at, told, told_at) = direct.outgoing.session.sit()?;
+        let stands = direct.outgoing.session.sit()?;
         let heard_at = direct.outgoing.heard_at();
-        Some(Self { direct, at, origin: at, told, told_at, heard_at })
+        Some(Self { direct, stands, heard_at })
     }
 
     pub(super) fn at(&self) -> LogPosition {
-        self.at
+        self.stands.at
     }
 
     pub(super) fn voice(&self) -> Voice {
@@ -59,12 +54,12 @@ impl Seat {
 
     /// No change up to here that is not delivered concerns it.
     pub(super) fn comes_to(&mut self, at: LogPosition) {
-        self.at = self.at.max(at);
+        self.stands.at = self.stands.at.max(at);
     }
 
     /// Follows in a task of its own again.
     pub(super) fn leave(mut self) -> Direct {
-        self.direct.outgoing.session.rise(self.at, self.told, self.told_at);
+        self.direct.outgoing.session.rise(self.stands);
         self.direct
     }
 
@@ -93,7 +88,7 @@ impl Seat {
 
     /// What is written next moves the client to a position.
     fn tell(&mut self, position: LogPosition, now: Instant) {
-        (self.told, self.told_at) = (position, now);
+        (self.stands.told, self.stands.told_at) = (position, now);
     }
 }
 
@@ -126,7 +121,7 @@ impl<'p> Part<'p> {
 /// What a page has after a place, as one chunk.
 struct Said {
     after: LogPosition,
-    /// For whom alone, where that makes a difference: who sat down here.
+    /// For whom alone, where that makes a difference: who has all of the ring since here.
     origin: Option<LogPosition>,
     spoken: Spoken,
     /// How many bytes of the body.
@@ -190,11 +185,11 @@ impl Audience {
     /// Gives a stream all that the ring has for it.
     pub(super) fn catch_up(&mut self, hub: &Hub, seat: &mut Seat) -> Result<(), Leaves> {
         loop {
-            let page = hub.read(seat.at, PAGE_BYTES);
+            let page = hub.read(seat.stands.at, PAGE_BYTES);
             let page = page.ok_or_else(|| Leaves::Needs(Bytes::new()))?;
             let due: Vec<_> = page.all().collect();
             self.said.clear();
-            self.speak_to(Part::new(seat.at, &page, &due), seat)?;
+            self.speak_to(Part::new(seat.stands.at, &page, &due), seat)?;
             if !page.more {
                 return Ok(());
             }
@@ -204,10 +199,11 @@ impl Audience {
     /// Gives a stream what a page has for it.
     pub(super) fn speak_to(&mut self, part: Part<'_>, seat: &mut Seat) -> Result<(), Leaves> {
         seat.comes_to(part.after);
-        let index = self.say(part, seat.at, part.repeats.then_some(seat.origin));
+        let Standing { at, origin, .. } = seat.stands;
+        let index = self.say(part, at, part.repeats.then_some(origin));
         let said = &self.said[index];
         let Spoken { events, told, end, starts_over } = said.spoken;
-        seat.at = end;
+        seat.stands.at = end;
         let (events, bytes) = told.map_or((0, 0), |_| (events, said.len));
         seat.direct.outgoing.open.delivers(end, events, bytes);
         if let Some(told) = told {
@@ -255,18 +251,19 @@ impl Audience {
         if seat.direct.wire.has_hung_up() {
             return Err(Leaves::Gone("the client went".into()));
         }
-        seat.direct.outgoing.open.delivers(seat.at, 0, 0);
-        let moved = seat.at != seat.told && self.now >= seat.told_at + CHECKPOINT_AFTER;
+        let Standing { at, told, told_at, .. } = seat.stands;
+        seat.direct.outgoing.open.delivers(at, 0, 0);
+        let moved = at != told && self.now >= told_at + CHECKPOINT_AFTER;
         let silent = self.now >= seat.heard_at + seat.direct.outgoing.keep_alive();
         if !moved && !silent {
             return Ok(());
         }
         let mut chunk = Chunk::new();
         if moved {
-            self.voice.checkpoint(seat.at, chunk.body());
+            self.voice.checkpoint(at, chunk.body());
             self.bytes += chunk.len() as u64;
             seat.direct.outgoing.open.sent(0, chunk.len());
-            seat.tell(seat.at, self.now);
+            seat.tell(at, self.now);
         } else {
             chunk.body().extend_from_slice(&frame::KEEP_ALIVE);
         }
@@ -296,7 +293,13 @@ mod tests {
         };
         let position = LogPosition { time, consumed: 1 };
         let repeats = repeats.map(|time| LogPosition { time, consumed: 1 });
-        Entry::new(Change { position, committed: Timestamp::UNIX_EPOCH, kind, repeats })
+        Entry::new(Change {
+            position,
+            committed: Timestamp::UNIX_EPOCH,
+            kind,
+            repeats,
+            as_of: None,
+        })
     }
 
     /// Two at one place, who sat down before a change and behind it: what repeats that is for the

@@ -90,7 +90,13 @@ impl Draft {
             Kind::Replaced => ChangeKind::Replaced { ty },
         };
         let position = LogPosition { time, consumed: 1 };
-        Entry::new(Change { position, committed: jiff::Timestamp::UNIX_EPOCH, kind, repeats: None })
+        Entry::new(Change {
+            position,
+            committed: jiff::Timestamp::UNIX_EPOCH,
+            kind,
+            repeats: None,
+            as_of: None,
+        })
     }
 }
 
@@ -411,7 +417,10 @@ fn what_nobody_carries_is_not_looked_into() {
     };
     let (position, committed) = (LogPosition::before(9), jiff::Timestamp::UNIX_EPOCH);
     assert_eq!(
-        called(&index, &Entry::new(Change { position, committed, kind, repeats: None })),
+        called(
+            &index,
+            &Entry::new(Change { position, committed, kind, repeats: None, as_of: None })
+        ),
         [].into()
     );
 }

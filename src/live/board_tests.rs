@@ -15,7 +15,7 @@ fn change(time: u64) -> Change {
     let ty = crate::fhir::ResourceType::parse("Basic").unwrap();
     let position = LogPosition { time, consumed: 1 };
     let committed = jiff::Timestamp::UNIX_EPOCH;
-    Change { position, committed, kind: ChangeKind::Replaced { ty }, repeats: None }
+    Change { position, committed, kind: ChangeKind::Replaced { ty }, repeats: None, as_of: None }
 }
 
 /// The changes at these times.

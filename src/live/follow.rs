@@ -56,14 +56,14 @@ pub enum Followed {
 impl Follow {
     pub(super) fn new(
         hub: Arc<Hub>,
-        position: LogPosition,
+        (origin, position): (LogPosition, LogPosition),
         moved: watch::Receiver<()>,
         told: watch::Receiver<()>,
     ) -> Self {
         Self {
             hub,
             position,
-            origin: position,
+            origin,
             moved,
             told,
             rests: false,
@@ -87,6 +87,13 @@ impl Follow {
         self.position
     }
 
+    /// All since is from the ring: see [`Hub::follow_since`].
+    #[must_use]
+    pub fn origin(&self) -> LogPosition {
+        // What a lane has said is of another reader.
+        if self.ride.is_some() { self.position } else { self.origin }
+    }
+
     /// Whether a [`Followed::Level`] without changes may come late, after some seconds: so that
     /// who waits for nothing but changes is not woken for it each time.
     pub fn rest(&mut self, rests: bool) {
@@ -99,32 +106,54 @@ impl Follow {
     /// [`StoreError::PositionLost`]: the log no longer holds what follows.
     pub async fn next(&mut self) -> Result<Followed, StoreError> {
         loop {
-            // Pages are taken without waiting: who has far to go lets others run in between.
-            consume_budget().await;
-            if let Some(entry) = self.page.next() {
-                self.position = entry.change.position;
-                if entry.change.is_news_to(self.origin) {
-                    return Ok(Followed::Change(entry));
-                }
-                continue;
-            }
-            if let Some(end) = self.end.take() {
-                self.last_end = end;
-                self.position = end.0;
-                return Ok(Followed::Level { quiet: end.1 });
-            }
-            if self.ride.is_some() && self.hub.covers(self.position) {
-                self.ride = None;
-                self.origin = self.position;
-                // What the lane has told of its end, the ring tells anew.
-                self.last_end = (LogPosition::default(), false);
-            }
-            if self.ride.is_some() {
-                self.ride().await?;
-            } else if self.turn_page().await {
-                return Ok(Followed::FellBehind);
+            if let Some(next) = self.advance().await? {
+                return Ok(next);
             }
         }
+    }
+
+    /// The same for changes before `end`; `None`: the next one is not. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`StoreError::PositionLost`]: the log no longer holds what follows.
+    pub async fn next_before(&mut self, end: LogPosition) -> Result<Option<Followed>, StoreError> {
+        loop {
+            let next = self.page.as_slice().first();
+            if next.is_some_and(|entry| entry.change.position >= end) {
+                return Ok(None);
+            }
+            if let next @ Some(_) = self.advance().await? {
+                return Ok(next);
+            }
+        }
+    }
+
+    /// One step: through the page at hand, or to the next one.
+    async fn advance(&mut self) -> Result<Option<Followed>, StoreError> {
+        // Pages are taken without waiting: who has far to go lets others run in between.
+        consume_budget().await;
+        if let Some(entry) = self.page.next() {
+            self.position = entry.change.position;
+            let is_news = entry.change.is_news_to(self.origin);
+            return Ok(is_news.then_some(Followed::Change(entry)));
+        }
+        if let Some(end) = self.end.take() {
+            self.last_end = end;
+            self.position = end.0;
+            return Ok(Some(Followed::Level { quiet: end.1 }));
+        }
+        if self.ride.is_some() && self.hub.covers(self.position) {
+            self.ride = None;
+            self.origin = self.position;
+            // What the lane has told of its end, the ring tells anew.
+            self.last_end = (LogPosition::default(), false);
+        }
+        if self.ride.is_some() {
+            self.ride().await?;
+        } else if self.turn_page().await {
+            return Ok(Some(Followed::FellBehind));
+        }
+        Ok(None)
     }
 
     /// Takes the next page from the ring, or waits until there may be one. Says whether a stream

@@ -95,7 +95,15 @@ impl Hub {
     /// Every change after the position.
     #[must_use]
     pub fn follow(self: &Arc<Self>, after: LogPosition) -> Follow {
-        Follow::new(Arc::clone(self), after, self.moved.subscribe(), self.told.subscribe())
+        self.follow_since(after, after)
+    }
+
+    /// The same, for who has taken all that the ring had between `origin` and `after`: what repeats
+    /// that is no news.
+    #[must_use]
+    pub fn follow_since(self: &Arc<Self>, origin: LogPosition, after: LogPosition) -> Follow {
+        let (moved, told) = (self.moved.subscribe(), self.told.subscribe());
+        Follow::new(Arc::clone(self), (origin, after), moved, told)
     }
 
     /// Whether the ring reaches back to a position and has nothing after it.

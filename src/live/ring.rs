@@ -195,7 +195,13 @@ mod tests {
             before: Before::Absent,
         };
         let position = LogPosition { time, consumed: 1 };
-        Change { position, committed: jiff::Timestamp::UNIX_EPOCH, kind, repeats: None }
+        Change {
+            position,
+            committed: jiff::Timestamp::UNIX_EPOCH,
+            kind,
+            repeats: None,
+            as_of: None,
+        }
     }
 
     fn batch(times: std::ops::Range<u64>) -> ChangeBatch {

@@ -35,6 +35,21 @@ impl Hash for Voice {
     }
 }
 
+/// Where a stream stands that anybody may carry who reads the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// All changes up to here are delivered.
+    pub at: LogPosition,
+    /// All since is from the ring: see [`Hub::follow_since`].
+    ///
+    /// [`Hub::follow_since`]: crate::live::Hub::follow_since
+    pub origin: LogPosition,
+    /// The position that the client was last told.
+    pub told: LogPosition,
+    /// When that was.
+    pub told_at: Instant,
+}
+
 /// A page as event frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spoken {
@@ -140,22 +155,22 @@ impl Session {
         Voice::new(&self.plan, self.members.clone(), self.epoch)
     }
 
-    /// Gives up following: all up to the first position is delivered, and somebody else goes on.
-    /// The client has last heard of the second, at that time. `None`: it was not following.
-    pub fn sit(&mut self) -> Option<(LogPosition, LogPosition, Instant)> {
+    /// Gives up following: somebody else goes on. `None`: it was not following.
+    pub fn sit(&mut self) -> Option<Standing> {
         let Stage::Live { follow, .. } = &self.stage else { return None };
-        let at = follow.position();
+        let (at, origin) = (follow.position(), follow.origin());
         let told = self.told.as_ref().map_or(at, |told| told.log);
         self.stage = Stage::End;
         // Its buffer would be kept for nothing.
         self.out = Out::default();
-        Some((at, told, self.told_at))
+        Some(Standing { at, origin, told, told_at: self.told_at })
     }
 
-    /// Follows again, after `at`. The client has last heard of the position `told`, at `told_at`.
-    pub fn rise(&mut self, at: LogPosition, told: LogPosition, told_at: Instant) {
-        self.tell(told, None);
-        self.told_at = told_at;
-        self.stage = Stage::Live { follow: self.hub.follow(at).go_on(), goal: None };
+    /// Follows again.
+    pub fn rise(&mut self, stood: Standing) {
+        self.tell(stood.told, None);
+        self.told_at = stood.told_at;
+        let follow = self.hub.follow_since(stood.origin, stood.at);
+        self.stage = Stage::Live { follow: follow.go_on(), goal: None };
     }
 }

@@ -38,13 +38,15 @@ mod replay;
 mod roll;
 mod scan;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod trace;
 mod turns;
 mod write;
 
 use out::Out;
 
-pub use level::{Spoken, Voice};
+pub use level::{Spoken, Standing, Voice};
 pub use open::{Admission, CutOff, OpenStream, Phase, Place, count_sent};
 pub use outgoing::{Outgoing, Piece, Times, drained, millis, spread};
 pub use roll::{Asked, Line, Listed, Roll, Whereabouts};
@@ -98,9 +100,9 @@ enum Stage {
     /// Take a snapshot, to read it from the start.
     Begin,
     /// Take a snapshot, to go on from where another one was left.
-    Resume { log: LogPosition, cursor: Cursor, members: Option<u32> },
+    Resume(Resume),
     /// Send what changed up to the snapshot in the part that was scanned.
-    Replay { follow: Follow, snapshot: Arc<dyn Snapshot>, cursor: Cursor },
+    Replay(Replay),
     /// Send what the snapshot holds.
     Scan(History),
     /// Check that a group's members are still those of the position, to go on live.
@@ -109,6 +111,25 @@ enum Stage {
     Live { follow: Follow, goal: Option<Goal> },
     /// All is sent.
     End,
+}
+
+/// A history that goes on in a newer snapshot.
+struct Resume {
+    /// All up to here is sent, as far as the cursor.
+    log: LogPosition,
+    /// What of that is from the ring: see [`Hub::follow_since`].
+    origin: LogPosition,
+    cursor: Cursor,
+    members: Option<u32>,
+}
+
+/// A history between two snapshots.
+struct Replay {
+    follow: Follow,
+    snapshot: Arc<dyn Snapshot>,
+    cursor: Cursor,
+    /// Up to which time of the log what was sent is true.
+    as_of: u64,
 }
 
 /// What a session was at when its client was waited for.
@@ -175,7 +196,7 @@ impl Session {
         self.stage = match scan {
             Some(scan) => {
                 let cursor = Cursor { type_index: scan.type_index, key: scan.key };
-                Stage::Resume { log, cursor, members }
+                Stage::Resume(Resume { log, origin: log, cursor, members })
             }
             None if !self.plan.follow => Stage::End,
             None if self.has_group() => Stage::Rejoin { log, members },
@@ -198,8 +219,8 @@ impl Session {
     #[must_use]
     pub fn phase(&self) -> Phase {
         match &self.stage {
-            Stage::Begin | Stage::Resume { .. } | Stage::Scan(_) => Phase::History,
-            Stage::Replay { .. } => Phase::Replay,
+            Stage::Begin | Stage::Resume(_) | Stage::Scan(_) => Phase::History,
+            Stage::Replay(_) => Phase::Replay,
             Stage::Live { follow, .. } if self.caught_up && self.hub.ends_at(follow.position()) => {
                 Phase::Live
             }
@@ -213,8 +234,8 @@ impl Session {
         let of = |cursor: &Cursor| self.plan.types.get(cursor.type_index).copied();
         match &self.stage {
             Stage::Begin | Stage::End => (None, None),
-            Stage::Resume { log, cursor, .. } => (Some(*log), of(cursor)),
-            Stage::Replay { follow, cursor, .. } => (Some(follow.position()), of(cursor)),
+            Stage::Resume(Resume { log, cursor, .. }) => (Some(*log), of(cursor)),
+            Stage::Replay(Replay { follow, cursor, .. }) => (Some(follow.position()), of(cursor)),
             Stage::Scan(history) => (Some(history.snapshot().position()), history.ty()),
             Stage::Rejoin { log, .. } => (Some(*log), None),
             Stage::Live { follow, .. } => (Some(follow.position()), None),
@@ -229,10 +250,8 @@ impl Session {
         self.take_up();
         match std::mem::replace(&mut self.stage, Stage::End) {
             Stage::Begin => self.begin().await,
-            Stage::Resume { log, cursor, members } => self.resume(log, cursor, members).await,
-            Stage::Replay { follow, snapshot, cursor } => {
-                self.replay(follow, snapshot, cursor).await
-            }
+            Stage::Resume(resume) => self.resume(resume).await,
+            Stage::Replay(replay) => self.replay(replay).await,
             Stage::Scan(history) => self.scan(history).await,
             Stage::Rejoin { log, members } => self.rejoin(log, members).await,
             Stage::Live { follow, goal } => self.live(follow, goal).await,
@@ -258,13 +277,18 @@ impl Session {
     /// How what holds a snapshot goes on without it.
     fn later(&self) -> Option<Stage> {
         let members = self.members.as_ref().and_then(Members::hash);
-        let (log, cursor) = match &self.stage {
-            Stage::Scan(history) => (history.snapshot().position(), history.cursor()),
-            Stage::Replay { follow, cursor, .. } => (follow.position(), Some(cursor)),
+        let (log, origin, cursor) = match &self.stage {
+            Stage::Scan(history) => {
+                let log = history.snapshot().position();
+                (log, log, history.cursor())
+            }
+            Stage::Replay(Replay { follow, cursor, .. }) => {
+                (follow.position(), follow.origin(), Some(cursor))
+            }
             _ => return None,
         };
         Some(match cursor.cloned() {
-            Some(cursor) => Stage::Resume { log, cursor, members },
+            Some(cursor) => Stage::Resume(Resume { log, origin, cursor, members }),
             None => Stage::Begin,
         })
     }

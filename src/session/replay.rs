@@ -1,53 +1,54 @@
 //! The replay: what changed between two snapshots, in the part that was scanned in the older.
+//!
+//! The store may have looked a change up as of a time after the newer snapshot. What the log then
+//! tells of that time has been sent, where the change was, and has not, where the scan is yet to
+//! bring the resource as the snapshot has it. So the replay goes on, up to a snapshot in which there
+//! is no such difference.
 
-use std::sync::Arc;
-
-use super::{CHUNK_BYTES, Ended, Session, Stage};
-use crate::{
-    history::Cursor,
-    live::{Follow, Followed},
-    position::LogPosition,
-    store::{Snapshot, StoreError},
-};
+use super::{CHUNK_BYTES, Ended, Replay, Session, Stage};
+use crate::{filter::Verdict, live::Followed, position::LogPosition, store::StoreError};
 
 impl Session {
-    pub(super) async fn replay(
-        &mut self,
-        mut follow: Follow,
-        snapshot: Arc<dyn Snapshot>,
-        cursor: Cursor,
-    ) -> Result<(), Ended> {
-        let end = snapshot.position();
+    pub(super) async fn replay(&mut self, mut replay: Replay) -> Result<(), Ended> {
+        let end = replay.snapshot.position();
         while self.out.len() < CHUNK_BYTES {
-            let quiet = match follow.next().await {
-                Ok(Followed::Change(entry)) if entry.change.position < end => {
+            let is_past = match replay.follow.next_before(end).await {
+                Ok(Some(Followed::Change(entry))) => {
                     let live = self.filter().verdict(&entry);
-                    let verdict = cursor.replay(&self.plan, &entry.change, live);
-                    let scan = self.scan_position(cursor.clone());
+                    let verdict = replay.cursor.replay(&self.plan, &entry.change, live);
+                    if let (Some(as_of), true) = (entry.change.as_of, verdict != Verdict::Skip) {
+                        replay.as_of = replay.as_of.max(as_of);
+                    }
+                    let scan = self.scan_position(replay.cursor.clone());
                     if !self.write_change(&entry, verdict, Some(scan))? {
                         return Ok(());
                     }
                     continue;
                 }
-                Ok(Followed::Change(_)) => true,
-                Ok(Followed::Level { quiet }) => quiet,
-                Ok(Followed::FellBehind) => continue,
+                Ok(None) => true,
+                Ok(Some(Followed::Level { quiet })) => {
+                    is_past(replay.follow.position(), quiet, end)
+                }
+                Ok(Some(Followed::FellBehind)) => continue,
                 Err(StoreError::PositionLost(why)) => return self.reset(&why),
                 Err(error) => return Err(error.into()),
             };
-            if is_past(follow.position(), quiet, end) {
-                self.scan_on(snapshot, Some(cursor));
+            if is_past {
+                if LogPosition::before(replay.as_of) >= end {
+                    return self.replay_on(replay).await;
+                }
+                self.scan_on(replay.snapshot, Some(replay.cursor));
                 return Ok(());
             }
             if self.out.is_empty() {
-                let scan = self.scan_position(cursor.clone());
-                self.checkpoint(follow.position(), Some(scan));
+                let scan = self.scan_position(replay.cursor.clone());
+                self.checkpoint(replay.follow.position(), Some(scan));
             }
             if !self.out.is_empty() {
                 break;
             }
         }
-        self.stage = Stage::Replay { follow, snapshot, cursor };
+        self.stage = Stage::Replay(replay);
         Ok(())
     }
 }

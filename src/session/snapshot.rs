@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{Ended, Session, Stage};
+use super::{Ended, Replay, Resume, Session, Stage};
 use crate::{
     fhir::ResourceType,
     filter::members_of,
@@ -16,8 +16,10 @@ use crate::{
 };
 
 const WAIT: Duration = Duration::from_millis(250);
-/// How often a position may lie ahead of the log before it is not believed.
-const MOST_AHEAD: u32 = 12;
+/// How often a position may lie ahead of the log before it is not believed: for longer than it takes
+/// until a primary that nobody follows any more steps down (10 s), which knows of nothing new.
+const MOST_AHEAD: u32 = 60;
+const OTHER_MEMBERS: &str = "the members of the group have changed";
 /// How often a stream that has an end asks a store that does not answer.
 const TRIES: u32 = 120;
 
@@ -29,23 +31,20 @@ impl Session {
         Ok(())
     }
 
-    pub(super) async fn resume(
-        &mut self,
-        log: LogPosition,
-        cursor: Cursor,
-        members: Option<u32>,
-    ) -> Result<(), Ended> {
+    pub(super) async fn resume(&mut self, resume: Resume) -> Result<(), Ended> {
         self.wait_for_turn().await;
         let snapshot = self.take_snapshot().await?;
-        if log > snapshot.position() {
-            self.stage = Stage::Resume { log, cursor, members };
+        if resume.log > snapshot.position() {
+            self.stage = Stage::Resume(resume);
             return self.wait_for_the_log().await;
         }
         self.ahead = 0;
+        let Resume { log, origin, cursor, members } = resume;
         if self.members_differ(members) {
-            return self.reset("the members of the group have changed");
+            return self.reset(OTHER_MEMBERS);
         }
-        self.stage = Stage::Replay { follow: self.hub.follow(log), snapshot, cursor };
+        let follow = self.hub.follow_since(origin, log);
+        self.stage = Stage::Replay(Replay { follow, snapshot, cursor, as_of: 0 });
         Ok(())
     }
 
@@ -62,9 +61,23 @@ impl Session {
         }
         self.ahead = 0;
         if self.members_differ(members) {
-            return self.reset("the members of the group have changed");
+            return self.reset(OTHER_MEMBERS);
         }
         self.stage = self.live_at(log);
+        Ok(())
+    }
+
+    /// Replays on, up to a newer snapshot.
+    pub(super) async fn replay_on(&mut self, replay: Replay) -> Result<(), Ended> {
+        let members = self.members.as_ref().and_then(Members::hash);
+        let snapshot = self.take_snapshot().await?;
+        if self.members_differ(members) {
+            return self.reset(OTHER_MEMBERS);
+        }
+        if snapshot.position() <= replay.snapshot.position() {
+            sleep(WAIT).await;
+        }
+        self.stage = Stage::Replay(Replay { snapshot, ..replay });
         Ok(())
     }
 

@@ -32,6 +32,9 @@ pub struct Change {
     /// The position of an earlier change of the same reader that has brought what this one brings:
     /// see [`Change::is_news_to`].
     pub repeats: Option<LogPosition>,
+    /// As of which later time of the log it was looked up, where its own was too long ago: what
+    /// befell the resource up to then is in it.
+    pub as_of: Option<u64>,
 }
 
 impl Change {

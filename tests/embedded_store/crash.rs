@@ -3,16 +3,17 @@
 //! The process is this test program, run again for one of its ignored tests.
 
 use std::{
-    io::{BufRead, BufReader, Lines, Write},
+    io::{BufRead, BufReader, Lines, Write as _},
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use fhirtail::{
     position::LogPosition,
     store::{
-        ChangeKind, Lookup, Store, StoreError, WriteError,
+        ChangeKind, Lookup, Store, StoreError, Write, WriteError,
         embedded::{EmbeddedOptions, EmbeddedStore, OpenError},
     },
 };
@@ -70,7 +71,7 @@ fn open_here() -> Arc<dyn Store> {
 }
 
 /// Commit number n: a patient of its own, and one that all share.
-fn numbered(n: usize, padding: &str) -> Vec<fhirtail::store::Write> {
+fn numbered(n: usize, padding: &str) -> Vec<Write> {
     let own = put("Patient", &n.to_string(), &format!(r#""language":"{padding}""#));
     vec![own, patient("shared", n)]
 }
@@ -145,15 +146,42 @@ async fn commits_until_the_disk_fails_and_then_on() {
     let refused = store.commit(numbered(n, &padding.repeat(100))).await;
     assert!(matches!(refused, Err(WriteError::Store(StoreError::Unavailable(_)))), "{refused:?}");
     assert_eq!(store.head().await.expect("a head"), head);
+    reads_go_on_while_writes_are_refused(&store, &numbered(n, &padding.repeat(100))).await;
     say(&n.to_string());
 
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).expect("a word");
-    for n in n..n + 100 {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(refused) = store.commit(numbered(n, &padding)).await {
+        assert!(matches!(refused, WriteError::Store(StoreError::Unavailable(_))), "{refused}");
+        assert!(Instant::now() < deadline, "{refused}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for n in n + 1..n + 100 {
         store.commit(numbered(n, &padding)).await.expect("the disk works again");
     }
     store.close().await;
     say("done");
+}
+
+/// What ends every snapshot is that the file is opened anew, for each write that fails. Now and then
+/// one is tried.
+async fn reads_go_on_while_writes_are_refused(store: &Arc<dyn Store>, writes: &[Write]) {
+    const REFUSED: usize = 20;
+    for _ in 0..10 {
+        let snapshot = store.snapshot().await.expect("a snapshot");
+        for _ in 0..REFUSED {
+            let refused = store.commit(writes.to_vec()).await;
+            assert!(
+                matches!(refused, Err(WriteError::Store(StoreError::Unavailable(_)))),
+                "{refused:?}"
+            );
+        }
+        if snapshot.read(ty("Patient"), "0").await.is_ok() {
+            return;
+        }
+    }
+    panic!("no snapshot lives as long as {REFUSED} refused writes");
 }
 
 #[cfg(target_os = "linux")]

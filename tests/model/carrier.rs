@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use fhirtail::{
     live::Hub,
     position::LogPosition,
-    session::{Outgoing, Piece, Voice},
+    session::{Outgoing, Piece, Standing, Voice},
 };
 use futures_core::Stream;
 use futures_util::StreamExt;
@@ -35,9 +35,7 @@ enum Stage {
 struct Seat {
     outgoing: Box<Outgoing>,
     voice: Voice,
-    at: LogPosition,
-    told: LogPosition,
-    told_at: Instant,
+    stands: Standing,
 }
 
 /// What the ring has for a seat.
@@ -83,8 +81,8 @@ impl Carrier {
 
     fn leave(&mut self) {
         if let Stage::Crowd(seat) = mem::replace(&mut self.stage, Stage::Nobody) {
-            let Seat { mut outgoing, at, told, told_at, .. } = *seat;
-            outgoing.session.rise(at, told, told_at);
+            let Seat { mut outgoing, stands, .. } = *seat;
+            outgoing.session.rise(stands);
             self.stage = Stage::Direct(Box::pin(outgoing.pieces(self.crowd)));
         }
     }
@@ -93,16 +91,16 @@ impl Carrier {
 impl Seat {
     fn take(mut outgoing: Box<Outgoing>) -> Option<Stage> {
         let voice = outgoing.session.voice();
-        let (at, told, told_at) = outgoing.session.sit()?;
-        Some(Stage::Crowd(Box::new(Self { outgoing, voice, at, told, told_at })))
+        let stands = outgoing.session.sit()?;
+        Some(Stage::Crowd(Box::new(Self { outgoing, voice, stands })))
     }
 
     fn hear(&mut self, hub: &Hub) -> Heard {
         let mut out = BytesMut::new();
         loop {
-            let Some(page) = hub.read(self.at, PAGE_BYTES) else { return Heard::Leaves };
-            let spoken = self.voice.speak(self.at, &page, page.all(), &mut out, |_| ());
-            self.at = spoken.end;
+            let Some(page) = hub.read(self.stands.at, PAGE_BYTES) else { return Heard::Leaves };
+            let spoken = self.voice.speak(self.stands.at, &page, page.all(), &mut out, |_| ());
+            self.stands.at = spoken.end;
             if !out.is_empty() {
                 return self.told(out);
             }
@@ -113,15 +111,16 @@ impl Seat {
                 break;
             }
         }
-        if self.at != self.told && self.told_at.elapsed() >= CHECKPOINT_AFTER {
-            self.voice.checkpoint(self.at, &mut out);
+        let Standing { at, told, told_at, .. } = self.stands;
+        if at != told && told_at.elapsed() >= CHECKPOINT_AFTER {
+            self.voice.checkpoint(at, &mut out);
             return self.told(out);
         }
         Heard::Nothing
     }
 
     fn told(&mut self, out: BytesMut) -> Heard {
-        (self.told, self.told_at) = (self.at, Instant::now());
+        (self.stands.told, self.stands.told_at) = (self.stands.at, Instant::now());
         Heard::Bytes(out.freeze())
     }
 }

@@ -246,7 +246,7 @@ impl Effect {
 }
 
 fn change(position: LogPosition, kind: ChangeKind) -> Change {
-    Change { position, committed: jiff::Timestamp::UNIX_EPOCH, kind, repeats: None }
+    Change { position, committed: jiff::Timestamp::UNIX_EPOCH, kind, repeats: None, as_of: None }
 }
 
 fn image(json: &Bytes) -> Image {

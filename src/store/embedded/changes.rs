@@ -130,7 +130,7 @@ fn change(
         ChangeKind::Upsert { ty, id, doc, updated_ms: Some(ms), json, before }
     };
     let position = LogPosition { time: seq, consumed: 1 };
-    Ok(Change { position, committed: instant(ms), kind, repeats: None })
+    Ok(Change { position, committed: instant(ms), kind, repeats: None, as_of: None })
 }
 
 fn before_image(json: &[u8]) -> Before {

@@ -1,21 +1,24 @@
 //! The file: how it is opened, and opened again after a failure of the disk.
 //!
 //! redb refuses all further work after an I/O error until the file is opened anew. So the store
-//! holds the database here, where a failed write gives it back and the next use opens it again.
+//! holds the database here, where a failed write gives it back and opens it again; where that
+//! fails too, a later use does. Between two tries lies a [`Pause`].
 
 use std::{
     cell::Cell,
     io,
     panic::{self, AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Once, PoisonError, RwLock, RwLockReadGuard},
+    sync::{Mutex, MutexGuard, Once, PoisonError, RwLock, RwLockReadGuard},
+    time::Instant,
 };
 
-use redb::{
-    Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction,
-};
+use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 
-use super::tables::{self, FORMAT, Fault};
+use super::{
+    pause::Pause,
+    tables::{self, FORMAT, Fault},
+};
 use crate::{position::Epoch, store::StoreError};
 
 /// The name of the file within the store's directory.
@@ -65,7 +68,10 @@ enum State {
 pub(super) struct DataFile {
     path: PathBuf,
     cache_bytes: usize,
+    epoch: u32,
     state: RwLock<State>,
+    /// Taken after `state`, where both are.
+    pause: Mutex<Pause>,
 }
 
 impl DataFile {
@@ -74,12 +80,12 @@ impl DataFile {
         make_directory(directory).map_err(|e| no_directory(directory, &e))?;
         let path = directory.join(FILE_NAME);
         // What redb would begin anew is what a copy leaves that found no room.
-        if std::fs::metadata(&path).is_ok_and(|file| file.len() == 0) {
+        if is_empty(&path) {
             let why = "it is empty. Put it back from a backup, or remove it to begin anew";
             return Err(OpenError::Damaged(path, why.into()));
         }
         let opened = unwinding(|| -> Result<_, Fault> {
-            let db = open_database(&path, cache_bytes)?;
+            let db = redb::Builder::new().set_cache_size(cache_bytes).create(&path)?;
             let (format, epoch) = tables::prepare(&db, random())?;
             Ok((db, format, epoch))
         });
@@ -93,7 +99,9 @@ impl DataFile {
         // The file's name is durable once its directory is.
         let synced = std::fs::File::open(directory).and_then(|dir| dir.sync_all());
         synced.map_err(|e| OpenError::Io(directory.into(), e.to_string()))?;
-        Ok((Self { path, cache_bytes, state: RwLock::new(State::Open(db)) }, Epoch(epoch)))
+        let state = RwLock::new(State::Open(db));
+        let file = Self { path, cache_bytes, epoch, state, pause: Mutex::default() };
+        Ok((file, Epoch(epoch)))
     }
 
     /// Reads as of now.
@@ -106,15 +114,37 @@ impl DataFile {
         self.with(|db| db.begin_write().map_err(fault))
     }
 
-    /// Gives the database back after a failure, and tries to open it again. Transactions of
-    /// before end with it.
+    /// Whether writes may be tried.
+    ///
+    /// # Errors
+    /// The disk has failed a moment ago.
+    pub(super) fn may_write(&self) -> Result<(), StoreError> {
+        match self.pause().left(Instant::now()) {
+            None => Ok(()),
+            Some(left) => {
+                let ms = left.as_millis();
+                let why = format!("its disk has failed; writes are tried again in {ms} ms");
+                Err(StoreError::Unavailable(why))
+            }
+        }
+    }
+
+    /// A write has come to the disk.
+    pub(super) fn has_written(&self) {
+        self.pause().end();
+    }
+
+    /// Gives the database back after a failed write, and tries to open it again. Transactions of
+    /// before end with it. A pause begins.
     pub(super) fn reopen(&self) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if !matches!(*state, State::Closed) {
             *state = State::Failed;
+            let began = Instant::now();
             if let Err(error) = self.recover(&mut state) {
                 tracing::error!(%error, "the embedded store stays closed until its disk answers");
             }
+            self.pause_after(began);
         }
     }
 
@@ -151,7 +181,7 @@ impl DataFile {
         let mut state = self.read_state();
         if matches!(*state, State::Failed) {
             drop(state);
-            self.recover(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))?;
+            self.try_again()?;
             state = self.read_state();
         }
         match &*state {
@@ -161,22 +191,51 @@ impl DataFile {
         }
     }
 
-    fn recover(&self, state: &mut State) -> Result<(), StoreError> {
-        if matches!(state, State::Failed) {
-            let opened = unwinding(|| open_database(&self.path, self.cache_bytes));
-            let opened = opened.map_err(damaged)?;
-            *state = State::Open(opened.map_err(fault)?);
+    /// Opens the file that could not be opened, unless that was a moment ago.
+    fn try_again(&self) -> Result<(), StoreError> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, State::Failed) && self.pause().left(Instant::now()).is_none() {
+            let began = Instant::now();
+            return self.recover(&mut state).inspect_err(|_| self.pause_after(began));
         }
+        Ok(())
+    }
+
+    fn pause_after(&self, began: Instant) {
+        let now = Instant::now();
+        self.pause().begin(now.saturating_duration_since(began), now);
+    }
+
+    /// Opens the file as it is, if it is the same store's: another, or a new one, knows nothing of
+    /// what was written and of the positions that clients have.
+    fn recover(&self, state: &mut State) -> Result<(), StoreError> {
+        if is_empty(&self.path) {
+            return Err(damaged("it is empty".into()));
+        }
+        let opened = unwinding(|| -> Result<_, Fault> {
+            let db = redb::Builder::new().set_cache_size(self.cache_bytes).open(&self.path)?;
+            let identity = tables::identity(&db)?;
+            Ok((db, identity))
+        });
+        let (db, identity) = opened.map_err(damaged)?.map_err(fault)?;
+        if identity != (FORMAT, self.epoch) {
+            return Err(damaged("it is another store's".into()));
+        }
+        *state = State::Open(db);
         Ok(())
     }
 
     fn read_state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn pause(&self) -> MutexGuard<'_, Pause> {
+        self.pause.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn open_database(path: &Path, cache_bytes: usize) -> Result<Database, DatabaseError> {
-    Database::builder().set_cache_size(cache_bytes).create(path)
+fn is_empty(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.len() == 0)
 }
 
 /// Health data: a new directory is its owner's alone.
@@ -211,13 +270,16 @@ fn refusal(path: &Path, fault: Fault) -> OpenError {
         Fault::DatabaseAlreadyOpen | Fault::LockProtocolMismatch => OpenError::Locked(path),
         Fault::Io(e) => match e.kind() {
             io::ErrorKind::PermissionDenied => OpenError::NoPermission(path),
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-                OpenError::Damaged(path, e.to_string())
-            }
+            _ if is_damage(&e) => OpenError::Damaged(path, e.to_string()),
             _ => OpenError::Io(path, e.to_string()),
         },
         other => OpenError::Damaged(path, other.to_string()),
     }
+}
+
+/// The disk works; what is on it is not what should be.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 /// What a failure of redb means to the store's callers.
@@ -225,6 +287,7 @@ pub(super) fn fault(fault: impl Into<Fault>) -> StoreError {
     match fault.into() {
         Fault::DatabaseClosed => StoreError::Unavailable("the store is closed".into()),
         Fault::PreviousIo => StoreError::Unavailable("its disk has failed".into()),
+        Fault::Io(error) if is_damage(&error) => damaged(error.to_string()),
         Fault::Io(error) => StoreError::Unavailable(format!("its disk fails: {error}")),
         Fault::ValueTooLarge(bytes) => {
             StoreError::Failed(StorageError::ValueTooLarge(bytes).to_string())
@@ -286,3 +349,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     unwinding(work).unwrap_or_else(|panic| Err(damaged(panic)))
 }
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

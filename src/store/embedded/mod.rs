@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::{
     changes::{EmbeddedChanges, check_place, first_after, first_since, span},
     file::{DataFile, blocking, fault},
-    retention::Retention,
+    retention::{Age, Retention},
     snapshot::EmbeddedSnapshot,
     writer::{Job, Writer, instant},
 };
@@ -34,6 +34,7 @@ use crate::{
 
 mod changes;
 mod file;
+mod pause;
 mod retention;
 mod snapshot;
 mod tables;
@@ -41,8 +42,12 @@ mod writer;
 
 pub use file::OpenError;
 
-/// Tells the time. What it says becomes `meta.lastUpdated`; nothing else rests on it.
+/// Tells the time. What it says becomes `meta.lastUpdated`; where it jumps, the log ages no faster,
+/// and [`Store::recent`] is near what it should be.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Tells how much time has passed since some moment, by a clock that nobody sets.
+pub type Stopwatch = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// How many commits wait for the writer before senders do.
 const JOBS_WAITING: usize = 1_024;
@@ -54,21 +59,25 @@ pub struct EmbeddedOptions {
     pub snapshot_life: Duration,
     /// The log is trimmed beyond this many bytes…
     pub log_bytes: u64,
-    /// …and beyond this age.
+    /// …and beyond this age: of time in which the store was open.
     pub log_age: Duration,
     /// The clock.
     pub clock: Clock,
+    /// What the clock is held against.
+    pub stopwatch: Stopwatch,
     /// Memory for pages of the file.
     pub cache_bytes: usize,
 }
 
 impl Default for EmbeddedOptions {
     fn default() -> Self {
+        let opened = Instant::now();
         Self {
             snapshot_life: Duration::from_secs(300),
             log_bytes: 1 << 30,
             log_age: Duration::from_secs(7 * 24 * 3_600),
             clock: Arc::new(Timestamp::now),
+            stopwatch: Arc::new(move || opened.elapsed()),
             cache_bytes: 64 << 20,
         }
     }
@@ -102,6 +111,7 @@ impl EmbeddedStore {
             file: file.clone(),
             jobs: receiver,
             clock: options.clock.clone(),
+            age: Age::new(options.stopwatch),
             retention: Retention { bytes: options.log_bytes, age: options.log_age },
             committed: sender,
         };

@@ -7,7 +7,7 @@
 //! Types stand in keys by their names, so that no number has to stay what it was.
 
 use bytes::Bytes;
-use redb::{ReadTransaction, ReadableTable, TableDefinition};
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::store::Lookup;
 
@@ -66,24 +66,43 @@ pub(super) fn log_span(log: &impl ReadableTable<u64, LogRow>) -> Result<(u64, u6
 /// Makes the tables of a new file, or reads what an old one is: its format and epoch.
 pub(super) fn prepare(db: &redb::Database, epoch: u32) -> Result<(u64, u32), Fault> {
     let txn = db.begin_write()?;
-    let found = {
-        let meta = txn.open_table(META)?;
-        let number = |name| Ok::<_, Fault>(meta.get(name)?.map(|row| row.value()));
-        (number(META_FORMAT)?, number(META_EPOCH)?)
-    };
+    let found = read_identity(&txn.open_table(META)?)?;
     match found {
-        (Some(format), Some(epoch)) => {
+        Some(found) => {
             txn.abort()?;
-            let epoch = u32::try_from(epoch).map_err(|e| Fault::Corrupted(e.to_string()))?;
-            Ok((format, epoch))
+            Ok(found)
         }
-        (None, None) => {
+        None => {
             make(&txn, epoch)?;
             txn.commit()?;
             Ok((FORMAT, epoch))
         }
-        _ => Err(Fault::Corrupted("its table 'meta' is incomplete".into())),
     }
+}
+
+/// The format and the epoch of a file that has its tables.
+pub(super) fn identity(db: &redb::Database) -> Result<(u64, u32), Fault> {
+    let found = read_identity(&db.begin_read()?.open_table(META)?)?;
+    found.ok_or_else(incomplete)
+}
+
+/// `None`: it has neither.
+fn read_identity(
+    meta: &impl ReadableTable<&'static str, u64>,
+) -> Result<Option<(u64, u32)>, Fault> {
+    let number = |name| Ok::<_, Fault>(meta.get(name)?.map(|row| row.value()));
+    match (number(META_FORMAT)?, number(META_EPOCH)?) {
+        (Some(format), Some(epoch)) => {
+            let epoch = u32::try_from(epoch).map_err(|e| Fault::Corrupted(e.to_string()))?;
+            Ok(Some((format, epoch)))
+        }
+        (None, None) => Ok(None),
+        _ => Err(incomplete()),
+    }
+}
+
+fn incomplete() -> Fault {
+    Fault::Corrupted("its table 'meta' is incomplete".into())
 }
 
 fn make(txn: &redb::WriteTransaction, epoch: u32) -> Result<(), Fault> {

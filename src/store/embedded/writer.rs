@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     Clock,
     file::{DataFile, fault, guarded},
-    retention::Retention,
+    retention::{Age, Retention},
     tables::{self, Fault, LogRow},
 };
 use crate::{
@@ -36,6 +36,7 @@ pub(super) struct Writer {
     pub(super) file: Arc<DataFile>,
     pub(super) jobs: mpsc::Receiver<Job>,
     pub(super) clock: Clock,
+    pub(super) age: Age,
     pub(super) retention: Retention,
     /// Told after each transaction that wrote.
     pub(super) committed: watch::Sender<()>,
@@ -45,6 +46,10 @@ impl Writer {
     /// Works until every sender of jobs is gone and all jobs are answered.
     pub(super) fn run(mut self) {
         while let Some(first) = self.jobs.blocking_recv() {
+            if let Err(refused) = self.file.may_write() {
+                let _ = first.answer.send(Err(refused.into()));
+                continue;
+            }
             let mut waiting = Vec::new();
             match guarded(|| self.commit_group(first, &mut waiting)) {
                 Ok(outcomes) => {
@@ -83,8 +88,10 @@ impl Writer {
             drop(group);
             txn.abort().map_err(fault)?;
         } else {
-            group.finish(&self.retention, (self.clock)()).map_err(fault)?;
+            let now_ms = self.age.now((self.clock)().as_millisecond(), group.newest_ms);
+            group.finish(&self.retention, now_ms).map_err(fault)?;
             txn.commit().map_err(fault)?;
+            self.file.has_written();
             self.committed.send_replace(());
         }
         Ok(outcomes)
@@ -109,6 +116,8 @@ struct Group<'t> {
     deleted: Table<'t, (&'static str, &'static str), (u64, i64)>,
     log: Table<'t, u64, LogRow>,
     next_seq: u64,
+    /// When the last change was committed that is there.
+    newest_ms: Option<i64>,
     log_bytes: u64,
     /// Rows put into the log.
     rows: usize,
@@ -129,6 +138,7 @@ impl<'t> Group<'t> {
         let log = txn.open_table(tables::LOG)?;
         let log_bytes = meta.get(tables::META_LOG_BYTES)?.map_or(0, |row| row.value());
         let (_, last) = tables::log_span(&log)?;
+        let newest_ms = log.last()?.map(|(_, row)| row.value().0);
         Ok(Self {
             meta,
             resources: txn.open_table(tables::RESOURCES)?,
@@ -136,6 +146,7 @@ impl<'t> Group<'t> {
             deleted: txn.open_table(tables::DELETED)?,
             log,
             next_seq: last + 1,
+            newest_ms,
             log_bytes,
             rows: 0,
             bytes: 0,
@@ -239,8 +250,7 @@ impl<'t> Group<'t> {
     }
 
     /// Trims the log; what is left is to commit.
-    fn finish(mut self, retention: &Retention, now: Timestamp) -> Result<(), Fault> {
-        let now_ms = now.as_millisecond();
+    fn finish(mut self, retention: &Retention, now_ms: i64) -> Result<(), Fault> {
         let bytes = retention.trim(&mut self.log, self.log_bytes, self.rows, now_ms)?;
         self.meta.insert(tables::META_LOG_BYTES, bytes)?;
         Ok(())

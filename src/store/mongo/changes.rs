@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     position::LogPosition,
-    store::{Before, ChangeBatch, Changes, StoreError},
+    store::{Before, ChangeBatch, ChangeKind, Changes, StoreError},
 };
 
 /// How long the server waits for something to happen before it answers "nothing".
@@ -102,8 +102,7 @@ struct Tail {
     tokens_hold: bool,
     /// Documents that were read as of a later time than their event's.
     ahead: Ahead,
-    /// What was before events that gave way to a later one of their document.
-    owed: HashMap<Place, Before>,
+    owed: Owed,
     /// Collections came or went.
     listing_changed: bool,
 }
@@ -131,7 +130,7 @@ impl Tail {
             looked: ends.committed,
             tokens_hold: true,
             ahead: Ahead::default(),
-            owed: HashMap::new(),
+            owed: Owed::default(),
             listing_changed: false,
         })
     }
@@ -253,21 +252,8 @@ impl Tail {
             mapping::fill_from_images(steps);
             self.look_up(steps).await?;
         }
-        steps.retain_mut(|step| self.stays(step));
+        steps.retain_mut(|step| self.owed.stays(step));
         Ok(())
-    }
-
-    /// Whether an event has its document, or needs none. If not, the next of its document stands
-    /// for it too: what was before that is then what was before this.
-    fn stays(&mut self, step: &mut Step) -> bool {
-        if let (true, Some(place)) = (step.open, step.place()) {
-            self.owed.entry(place).or_insert_with(|| step.change.kind.before().clone());
-        } else if !self.owed.is_empty()
-            && let Some(before) = step.place().and_then(|place| self.owed.remove(&place))
-        {
-            step.stand_after(before);
-        }
-        !step.open
     }
 
     async fn look_up(&mut self, steps: &mut [Step]) -> Result<(), StoreError> {
@@ -282,6 +268,7 @@ impl Tail {
             if let Some(found) = seen.documents.remove(&place) {
                 let step = &mut steps[last[&place]];
                 step.fill(found);
+                step.change.as_of = (seen.time > wanted_at).then_some(seen.time);
                 self.ahead.read(place, seen.time, step.change.position);
             }
         }
@@ -303,6 +290,28 @@ impl Tail {
                 self.looked = self.looked.max(mark);
             }
         }
+    }
+}
+
+/// What was before events that gave way to a later one of their document.
+#[derive(Default)]
+struct Owed(HashMap<Place, Before>);
+
+impl Owed {
+    /// Whether an event has its document, or needs none. If not, the next of its document stands
+    /// for it too: what was before that is then what was before this.
+    fn stays(&mut self, step: &mut Step) -> bool {
+        if let (true, Some(place)) = (step.open, step.place()) {
+            self.0.entry(place).or_insert_with(|| step.change.kind.before().clone());
+        } else if let ChangeKind::Replaced { ty } = step.change.kind {
+            // Its documents went without an event each; what comes after is none of theirs.
+            self.0.retain(|(of, _), _| *of != ty);
+        } else if !self.0.is_empty()
+            && let Some(before) = step.place().and_then(|place| self.0.remove(&place))
+        {
+            step.stand_after(before);
+        }
+        !step.open
     }
 }
 
@@ -389,4 +398,51 @@ fn leave_out_the_large() -> Document {
             {"$gt": [images, EVENT_BYTES]}, "$$REMOVE", "$fullDocumentBeforeChange",
         ]},
     }}
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        fhir::ResourceType,
+        store::{Change, DocId},
+    };
+
+    fn step(open: bool, kind: ChangeKind) -> Step {
+        let change = Change {
+            position: LogPosition::default(),
+            committed: Timestamp::UNIX_EPOCH,
+            kind,
+            repeats: None,
+            as_of: None,
+        };
+        Step { change, open }
+    }
+
+    fn upsert(name: &str, open: bool, before: Before) -> Step {
+        let ty = ResourceType::parse(name).unwrap();
+        let (id, doc, json) = ("a".into(), DocId::Text("a".into()), bytes::Bytes::new());
+        step(open, ChangeKind::Upsert { ty, id, doc, updated_ms: None, json, before })
+    }
+
+    /// An update whose document is not found, then the end of its collection: whoever has the id
+    /// next is another, before which there was nothing.
+    #[test]
+    fn what_was_before_a_drop_is_not_before_what_comes_after() {
+        let mut owed = Owed::default();
+        for name in ["Patient", "Basic"] {
+            assert!(!owed.stays(&mut upsert(name, true, Before::Unknown)));
+        }
+        let ty = ResourceType::parse("Patient").unwrap();
+        assert!(owed.stays(&mut step(false, ChangeKind::Replaced { ty })));
+        let mut anew = upsert("Patient", false, Before::Absent);
+        assert!(owed.stays(&mut anew));
+        assert!(matches!(anew.change.kind.before(), Before::Absent), "{anew:?}");
+        let mut next = upsert("Basic", false, Before::Absent);
+        assert!(owed.stays(&mut next));
+        assert!(matches!(next.change.kind.before(), Before::Unknown), "{next:?}");
+        assert!(owed.0.is_empty());
+    }
 }

@@ -1,0 +1,93 @@
+use super::*;
+
+fn open(directory: &Path) -> DataFile {
+    DataFile::open(directory, 1 << 20).expect("a file").0
+}
+
+/// What the file says of itself: how many bytes its log has. Nobody has written that.
+const MARK: u64 = 77;
+
+fn mark(file: &DataFile) {
+    let txn = file.begin_write().expect("a transaction");
+    txn.open_table(tables::META).unwrap().insert(tables::META_LOG_BYTES, MARK).unwrap();
+    txn.commit().unwrap();
+}
+
+fn read_mark(file: &DataFile) -> Result<u64, StoreError> {
+    let txn = file.begin_read()?;
+    let meta = txn.open_table(tables::META).map_err(fault)?;
+    let row = meta.get(tables::META_LOG_BYTES).map_err(fault)?;
+    Ok(row.map_or(0, |row| row.value()))
+}
+
+/// The pause is over.
+fn later(file: &DataFile) {
+    file.pause().end();
+}
+
+/// The file is not what it was when a failed disk makes the store open it again: nothing is begun
+/// in its place, and once it is back all goes on.
+#[test]
+fn another_file_is_never_taken_for_the_one_that_was() {
+    let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = directory.path().join(FILE_NAME);
+    let aside = directory.path().join("aside");
+    open(other.path()).close();
+    let others = std::fs::read(other.path().join(FILE_NAME)).unwrap();
+    type Damage<'d> = &'d dyn Fn(&Path);
+    let damages: [(&str, Damage<'_>, bool); 4] = [
+        ("gone", &|_| (), false),
+        ("empty", &|path| std::fs::write(path, b"").unwrap(), true),
+        ("another store's", &|path| std::fs::write(path, &others).unwrap(), true),
+        ("no store", &|path| std::fs::write(path, b"no store").unwrap(), true),
+    ];
+    let file = open(directory.path());
+    mark(&file);
+    for (name, damage, refused) in damages {
+        std::fs::rename(&path, &aside).unwrap();
+        damage(&path);
+        let put = std::fs::read(&path).ok();
+        file.reopen();
+        for _ in 0..2 {
+            later(&file);
+            let read = read_mark(&file);
+            match refused {
+                // A mount that is away may come back.
+                false => {
+                    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{name} {read:?}");
+                }
+                true => assert!(matches!(read, Err(StoreError::Failed(_))), "{name} {read:?}"),
+            }
+            assert!(file.begin_write().is_err(), "{name}");
+        }
+        // redb notes in its own that it has been opened.
+        let is_left = std::fs::read(&path).ok() == put || name == "another store's";
+        assert!(is_left, "{name}: it was written to");
+        std::fs::rename(&aside, &path).unwrap();
+        later(&file);
+        assert_eq!(read_mark(&file).unwrap(), MARK, "{name}");
+    }
+}
+
+/// Opening a large file takes long, and keeps all others out meanwhile.
+#[test]
+fn after_a_failure_the_file_is_left_alone_for_a_while() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, aside) = (directory.path().join(FILE_NAME), directory.path().join("aside"));
+    let file = open(directory.path());
+    mark(&file);
+    file.may_write().expect("nothing has failed");
+    file.reopen();
+    let refused = file.may_write();
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    assert_eq!(read_mark(&file).expect("reads go on"), MARK);
+    file.has_written();
+    file.may_write().expect("the disk works");
+
+    std::fs::rename(&path, &aside).unwrap();
+    file.reopen();
+    std::fs::rename(&aside, &path).unwrap();
+    read_mark(&file).expect_err("it is left alone, whoever asks");
+    later(&file);
+    assert_eq!(read_mark(&file).expect("the disk works"), MARK);
+}

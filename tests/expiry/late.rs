@@ -1,0 +1,265 @@
+//! Changes that are looked up late: each brings the resource as it is by then, and the later ones
+//! repeat it. MongoDB's reader does so behind the snapshot window; here an embedded store's log is
+//! read so, and when is for the test to say.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use fhirtail::{
+    client::sse::Event,
+    fhir::ResourceType,
+    position::{Epoch, LogPosition},
+    store::{
+        Change, ChangeBatch, ChangeKind, Changes, Lookup, Snapshot, Store, StoreError, Write,
+        WriteError, Written,
+    },
+};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::support::{
+    self,
+    app::App,
+    stream::{EventStream, PATIENCE, client},
+    writes::{commit, put},
+};
+
+/// An embedded store whose log says late what became of patients.
+#[derive(Debug)]
+struct Late {
+    inner: Arc<dyn Store>,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug)]
+struct Gate {
+    /// Changes up to this number may be read.
+    open_to: AtomicU64,
+    snapshots: AtomicUsize,
+}
+
+impl Gate {
+    fn open(&self, to: u64) {
+        self.open_to.store(to, SeqCst);
+    }
+}
+
+struct Reader {
+    store: Arc<dyn Store>,
+    gate: Arc<Gate>,
+    inner: Box<dyn Changes>,
+    read: VecDeque<Change>,
+    level: LogPosition,
+    /// Which change brought a patient, and as of when.
+    seen: HashMap<Box<str>, (u64, LogPosition)>,
+}
+
+impl Reader {
+    async fn look_up(&mut self, change: &mut Change) {
+        let now = self.store.head().await.expect("a head").time;
+        let ChangeKind::Upsert { ty, id, json, .. } = &mut change.kind else { return };
+        if ty.name() != "Patient" {
+            return;
+        }
+        let Ok(Lookup::Found { json: found, .. }) = self.store.read(*ty, id).await else { return };
+        *json = found;
+        match self.seen.get(id) {
+            Some((as_of, said)) if change.position.time <= *as_of => change.repeats = Some(*said),
+            _ => {
+                change.as_of = (now > change.position.time).then_some(now);
+                self.seen.insert(id.clone(), (now, change.position));
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Changes for Reader {
+    async fn next(&mut self) -> Result<ChangeBatch, StoreError> {
+        let batch = self.inner.next().await?;
+        self.read.extend(batch.changes);
+        let mut changes = Vec::new();
+        let open_to = self.gate.open_to.load(SeqCst);
+        while let Some(mut change) = self.read.pop_front_if(|next| next.position.time <= open_to) {
+            self.look_up(&mut change).await;
+            self.level = change.position;
+            changes.push(change);
+        }
+        let all = self.read.is_empty();
+        if all {
+            self.level = self.level.max(batch.level);
+        }
+        Ok(ChangeBatch { changes, level: self.level, quiet: all && batch.quiet })
+    }
+
+    async fn close(self: Box<Self>) {
+        self.inner.close().await;
+    }
+}
+
+#[async_trait]
+impl Store for Late {
+    fn epoch(&self) -> Epoch {
+        self.inner.epoch()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn head(&self) -> Result<LogPosition, StoreError> {
+        self.inner.head().await
+    }
+
+    async fn recent(&self, back: Duration) -> Result<LogPosition, StoreError> {
+        self.inner.recent(back).await
+    }
+
+    async fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.inner.oldest().await
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
+        let snapshot = self.inner.snapshot().await;
+        self.gate.snapshots.fetch_add(1, SeqCst);
+        snapshot
+    }
+
+    async fn changes(&self, after: LogPosition) -> Result<Box<dyn Changes>, StoreError> {
+        let inner = self.inner.changes(after).await?;
+        let (store, gate) = (self.inner.clone(), self.gate.clone());
+        let (read, seen) = (VecDeque::new(), HashMap::new());
+        Ok(Box::new(Reader { store, gate, inner, read, level: after, seen }))
+    }
+
+    async fn read(&self, ty: ResourceType, id: &str) -> Result<Lookup, StoreError> {
+        self.inner.read(ty, id).await
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, WriteError> {
+        self.inner.commit(writes).await
+    }
+
+    fn before_images(&self, ty: ResourceType) -> Result<(), String> {
+        self.inner.before_images(ty)
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+fn late() -> (support::Bench, Arc<Gate>) {
+    let mut bench = support::embedded();
+    let gate = Arc::new(Gate { open_to: AtomicU64::new(u64::MAX), snapshots: AtomicUsize::new(0) });
+    bench.store = Arc::new(Late { inner: bench.store.clone(), gate: gate.clone() });
+    (bench, gate)
+}
+
+async fn write(store: &dyn Store, name: &str, id: &str, text: &str) {
+    let text = json!([{"url": "urn:text", "valueString": text}]);
+    let resource = json!({"resourceType": name, "id": id, "extension": text});
+    commit(store, vec![put(&resource)]).await;
+}
+
+async fn wait_for(what: &str, is_so: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < PATIENCE, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+const QUERY: &str = "/fhir/$export?_type=Patient,Basic";
+
+/// Which versions of patients are there.
+fn patients(events: &[Event]) -> Vec<(String, String)> {
+    assert!(events.iter().all(|event| event.event != "reset"), "{events:?}");
+    let version = |data: &str| {
+        let resource: Value = serde_json::from_str(data).expect("JSON");
+        let id = resource["id"].as_str().expect("an id").to_owned();
+        (id, resource["meta"]["versionId"].as_str().expect("a version").to_owned())
+    };
+    let of_patients = events.iter().filter(|event| event.event == "Patient");
+    of_patients.map(|event| version(&event.data)).collect()
+}
+
+/// A replay sends what was looked up as of after its snapshot: what the log says of that time comes
+/// neither twice nor not at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_of_late_look_ups_is_followed_by_no_repeat_and_by_no_gap() {
+    let (bench, gate) = late();
+    let store = bench.store.as_ref();
+    for id in ["a", "b"] {
+        write(store, "Patient", id, "1").await;
+    }
+    let app = App::start(bench.store.clone()).await;
+    let mut stream = EventStream::open(&app.url(QUERY), None).await;
+    let of_a = stream.event().await.expect("a resource");
+    assert!(of_a.data.contains("\"a\""), "{of_a:?}");
+    drop(stream);
+    gate.open(store.head().await.expect("a head").time);
+    for id in ["a", "b"] {
+        write(store, "Patient", id, "2").await;
+    }
+    let snapshots = gate.snapshots.load(SeqCst);
+    let mut stream = EventStream::open(&app.url(QUERY), Some(&of_a.id)).await;
+    wait_for("a snapshot", async || gate.snapshots.load(SeqCst) > snapshots).await;
+    for id in ["a", "b"] {
+        write(store, "Patient", id, "3").await;
+    }
+    write(store, "Basic", "last", "").await;
+    gate.open(u64::MAX);
+    let versions = [("a", "3"), ("b", "3")].map(|(id, n)| (id.to_owned(), n.to_owned()));
+    assert_eq!(patients(&stream.until("caught-up").await), versions);
+    app.stop().await;
+}
+
+/// What the one stream is doing, as `/streams` has it.
+async fn phase(app: &App) -> String {
+    let answer = client().get(app.url("/streams.json")).send().await.expect("an answer");
+    let text = answer.text().await.expect("a body");
+    let streams: Value = serde_json::from_str(&text).expect("JSON");
+    streams["streams"][0]["phase"].as_str().unwrap_or_default().to_owned()
+}
+
+/// A level stream whose client does not take all at once goes on in a task of its own, and is
+/// level again: what it has heard by then it does not hear again.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_the_crowd_and_comes_back_hears_no_late_look_up_twice() {
+    let (bench, gate) = late();
+    let store = bench.store.as_ref();
+    write(store, "Patient", "a", "1").await;
+    // The ring holds all that is written.
+    let app = App::with(bench.store.clone(), &["--ring-bytes", "268435456"]).await;
+    let mut stream = EventStream::open(&app.url(QUERY), None).await;
+    stream.until("caught-up").await;
+    wait_for("it is level", async || phase(&app).await == "live").await;
+    gate.open(store.head().await.expect("a head").time);
+    write(store, "Patient", "a", "2").await;
+    let large = "x".repeat(200_000);
+    for n in 0..100 {
+        write(store, "Basic", &format!("b{n}"), &large).await;
+    }
+    write(store, "Basic", "between", "").await;
+    let between = store.head().await.expect("a head").time;
+    write(store, "Patient", "a", "3").await;
+    write(store, "Basic", "last", "").await;
+    gate.open(between);
+    wait_for("it falls behind", async || phase(&app).await == "behind").await;
+    let events = stream.until_that(|event| event.data.contains("\"between\"")).await;
+    let of_a: Vec<_> = events.iter().filter(|event| event.event == "Patient").collect();
+    assert!(of_a.len() == 1 && of_a[0].data.contains("\"3\""), "{of_a:?}");
+    wait_for("it is level", async || phase(&app).await == "live").await;
+    gate.open(u64::MAX);
+    let events = stream.until_that(|event| event.data.contains("\"last\"")).await;
+    assert_eq!(patients(&events), []);
+    app.stop().await;
+}
