@@ -37,6 +37,8 @@ pub struct Follow {
     last_end: (LogPosition, bool),
     /// It has read the ring, and not been behind since.
     in_ring: bool,
+    /// The page at hand ends where nothing is owed.
+    whole: bool,
 }
 
 /// What following gives.
@@ -72,6 +74,7 @@ impl Follow {
             end: None,
             last_end: (position, false),
             in_ring: false,
+            whole: true,
         }
     }
 
@@ -85,6 +88,13 @@ impl Follow {
     #[must_use]
     pub fn position(&self) -> LogPosition {
         self.position
+    }
+
+    /// Whether who has been given all up to the end of a page has what each change up to there made.
+    /// Else it is still to come, in place of what was left out.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Whether a [`Followed::Level`] without changes may come late, after some seconds: so that
@@ -184,6 +194,7 @@ impl Follow {
         let end = (page.level, page.quiet);
         let news = !page.entries.is_empty() || end != self.last_end;
         if news {
+            self.whole = page.entries.last().is_none_or(|entry| !entry.owes);
             self.end = Some(end);
             self.page = page.entries.into_iter();
         }

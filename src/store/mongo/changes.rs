@@ -71,7 +71,10 @@ impl Changes for Reader {
             }
             Ok(Some(Err(error))) => Err(error),
             Ok(None) => Err(StoreError::Unavailable("the reader of the log has ended".into())),
-            Err(_) => Ok(ChangeBatch { changes: Vec::new(), level: self.level, quiet: false }),
+            Err(_) => {
+                let (changes, owing) = (Vec::new(), Vec::new());
+                Ok(ChangeBatch { changes, level: self.level, quiet: false, owing })
+            }
         }
     }
 
@@ -168,7 +171,7 @@ impl Tail {
         let mut steps = Vec::new();
         let empty = self.take_events(&reply, &mut steps)?;
         let shared = self.shared.clone();
-        shared.found(self.complete(&mut steps)).await?;
+        let owing = shared.found(self.complete(&mut steps)).await?;
         if std::mem::take(&mut self.listing_changed) {
             shared.answered(shared.refresh_catalog()).await?;
         }
@@ -180,7 +183,7 @@ impl Tail {
             self.look().await?;
         }
         let quiet = empty && looked && !self.shared.sharded;
-        Ok(ChangeBatch { changes, level: self.level, quiet })
+        Ok(ChangeBatch { changes, level: self.level, quiet, owing })
     }
 
     /// The next reply that is asked for looks up to what a majority has by now.
@@ -247,14 +250,24 @@ impl Tail {
 
     /// Gives events that came without their document what was before its next event, where that is
     /// known, or what was there after the last event of the reply. That only the last event of a
-    /// document gets; those before it give way.
-    async fn complete(&mut self, steps: &mut Vec<Step>) -> Result<(), StoreError> {
+    /// document gets; those before it give way. Returns the places behind which that is owed.
+    async fn complete(&mut self, steps: &mut Vec<Step>) -> Result<Vec<LogPosition>, StoreError> {
         if steps.iter().any(|step| step.open) {
             mapping::fill_from_images(steps);
             self.look_up(steps).await?;
         }
-        steps.retain_mut(|step| self.stays(step));
-        Ok(())
+        let mut owing = Vec::new();
+        steps.retain_mut(|step| {
+            let stays = self.stays(step);
+            if stays && !self.owed.is_empty() {
+                owing.push(step.change.position);
+            }
+            stays
+        });
+        // What this batch does not bring was not found: a deletion follows.
+        let last = steps.last().map(|step| step.change.position);
+        owing.retain(|place| Some(*place) != last);
+        Ok(owing)
     }
 
     /// Whether an event has its document, or needs none. If not, the next of its document stands
