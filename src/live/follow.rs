@@ -194,7 +194,11 @@ impl Follow {
         let end = (page.level, page.quiet);
         let news = !page.entries.is_empty() || end != self.last_end;
         if news {
-            self.whole = page.entries.last().is_none_or(|entry| !entry.owes);
+            self.whole = match page.entries.last() {
+                Some(last) => !last.owes,
+                // What was owed would be here, had this reader come any farther.
+                None => self.whole || page.level > self.position,
+            };
             self.end = Some(end);
             self.page = page.entries.into_iter();
         }

@@ -101,6 +101,9 @@ struct Judge<'j> {
     /// Updates without a document: a later version must come in their place, before the client is
     /// told that it has all up to there.
     owed: BTreeMap<String, usize>,
+    /// Where it connected: who was cut between the two knows no more than before, and nor does the
+    /// server that it comes to. `caught-up` holds all the same.
+    began: LogPosition,
     /// Up to where each of its snapshots was read.
     snapshots: Vec<(Cursor, LogPosition)>,
     caught_up: bool,
@@ -139,6 +142,7 @@ impl<'j> Judge<'j> {
             scanned: LogPosition::default(),
             missed: BTreeSet::new(),
             owed: BTreeMap::new(),
+            began: LogPosition::default(),
             snapshots: Vec::new(),
             caught_up: false,
             written: 0,
@@ -168,6 +172,7 @@ impl<'j> Judge<'j> {
             self.starts_over();
         }
         self.caught_up = false;
+        self.began = self.live.unwrap_or_default();
         self.written = written;
     }
 
@@ -255,9 +260,13 @@ impl<'j> Judge<'j> {
 
     /// The client has all, it is told: also what was left out for something newer. That is still to
     /// come only where nothing is found any more, and a deletion follows.
-    fn must_be_paid(&mut self) {
+    fn must_be_paid(&mut self, since: LogPosition) {
         for (url, index) in std::mem::take(&mut self.owed) {
             if self.copy.get(&url).is_some_and(|had| *had >= index) {
+                continue;
+            }
+            if self.journal.get(index).at <= since {
+                self.owed.insert(url, index);
                 continue;
             }
             let mut later = self.journal.of(&url).iter().filter(|later| **later > index);
@@ -277,7 +286,7 @@ impl<'j> Judge<'j> {
             Some(place) if place.scans => self.reads_on(id, place),
             Some(place) => {
                 self.moved_to(place);
-                self.must_be_paid();
+                self.must_be_paid(self.began);
             }
             None => self.fault(Kind::Untrue, format!("a checkpoint without a place: {id}")),
         }
@@ -289,7 +298,7 @@ impl<'j> Judge<'j> {
             self.fault(Kind::Untrue, "caught up twice");
         }
         self.moved_to(place);
-        self.must_be_paid();
+        self.must_be_paid(LogPosition::default());
         for index in std::mem::take(&mut self.dropped) {
             self.misses(index);
         }
