@@ -17,9 +17,9 @@ use crate::{
 pub struct Entry {
     /// The change.
     pub change: Change,
-    /// An earlier change has given way to one that is still to come: who has all up to here has not
-    /// what that made.
-    pub owes: bool,
+    /// An earlier change has given way to one that is still to come: who has all up to here has what
+    /// that made only once this place is reached.
+    pub owes: Option<LogPosition>,
     frame: OnceLock<Bytes>,
     patients: OnceLock<Vec<Box<str>>>,
     patients_before: OnceLock<Option<Vec<Box<str>>>>,
@@ -29,18 +29,20 @@ impl Entry {
     /// A change of which nothing is worked out yet.
     #[must_use]
     pub fn new(change: Change) -> Arc<Self> {
-        Arc::new(Self::of(change, false))
+        Arc::new(Self::of(change, None))
     }
 
     /// All changes of a batch.
     pub(super) fn all_of(batch: ChangeBatch) -> impl Iterator<Item = Arc<Self>> {
         batch.changes.into_iter().map(move |change| {
-            let owes = batch.owing.binary_search(&change.position).is_ok();
+            let begun = batch.owing.partition_point(|(since, _)| *since <= change.position);
+            let last = begun.checked_sub(1).map(|last| batch.owing[last].1);
+            let owes = last.filter(|until| *until > change.position);
             Arc::new(Self::of(change, owes))
         })
     }
 
-    fn of(change: Change, owes: bool) -> Self {
+    fn of(change: Change, owes: Option<LogPosition>) -> Self {
         let (frame, patients, patients_before) = Default::default();
         Self { change, owes, frame, patients, patients_before }
     }

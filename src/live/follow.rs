@@ -37,8 +37,8 @@ pub struct Follow {
     last_end: (LogPosition, bool),
     /// It has read the ring, and not been behind since.
     in_ring: bool,
-    /// The page at hand ends where nothing is owed.
-    whole: bool,
+    /// From here on nothing is owed of what has come: see [`Entry::owes`].
+    whole_at: LogPosition,
 }
 
 /// What following gives.
@@ -74,7 +74,7 @@ impl Follow {
             end: None,
             last_end: (position, false),
             in_ring: false,
-            whole: true,
+            whole_at: LogPosition::default(),
         }
     }
 
@@ -94,7 +94,7 @@ impl Follow {
     /// Else it is still to come, in place of what was left out.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.whole
+        self.position >= self.whole_at
     }
 
     /// Whether a [`Followed::Level`] without changes may come late, after some seconds: so that
@@ -194,11 +194,8 @@ impl Follow {
         let end = (page.level, page.quiet);
         let news = !page.entries.is_empty() || end != self.last_end;
         if news {
-            self.whole = match page.entries.last() {
-                Some(last) => !last.owes,
-                // What was owed would be here, had this reader come any farther.
-                None => self.whole || page.level > self.position,
-            };
+            let owes = page.entries.last().and_then(|last| last.owes);
+            self.whole_at = self.whole_at.max(owes.unwrap_or_default());
             self.end = Some(end);
             self.page = page.entries.into_iter();
         }

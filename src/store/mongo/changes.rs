@@ -251,22 +251,23 @@ impl Tail {
     /// Gives events that came without their document what was before its next event, where that is
     /// known, or what was there after the last event of the reply. That only the last event of a
     /// document gets; those before it give way. Returns the places behind which that is owed.
-    async fn complete(&mut self, steps: &mut Vec<Step>) -> Result<Vec<LogPosition>, StoreError> {
+    async fn complete(&mut self, steps: &mut Vec<Step>) -> Result<Owing, StoreError> {
         if steps.iter().any(|step| step.open) {
             mapping::fill_from_images(steps);
             self.look_up(steps).await?;
         }
-        let mut owing = Vec::new();
+        let (mut owing, mut since) = (Vec::new(), None);
         steps.retain_mut(|step| {
             let stays = self.stays(step);
             if stays && !self.owed.is_empty() {
-                owing.push(step.change.position);
+                since.get_or_insert(step.change.position);
+            } else if let Some(since) = since.take_if(|_| stays) {
+                owing.push((since, step.change.position));
             }
             stays
         });
         // What this batch does not bring was not found: a deletion follows.
-        let last = steps.last().map(|step| step.change.position);
-        owing.retain(|place| Some(*place) != last);
+        owing.extend(since.zip(steps.last().map(|step| step.change.position)));
         Ok(owing)
     }
 
@@ -318,6 +319,9 @@ impl Tail {
         }
     }
 }
+
+/// See [`ChangeBatch::owing`].
+type Owing = Vec<(LogPosition, LogPosition)>;
 
 /// Documents that were read as of a time beyond their event's. What happened to them up to then is
 /// no news to who has that event; who begins behind it needs each.
