@@ -168,6 +168,10 @@ impl Set {
         let fail = doc! {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data};
         let primary = self.primary().await;
         let said = self.tell(primary, fail).await;
+        if commands.contains(&"aggregate") {
+            // Whoever reads the log has to open it anew.
+            self.proxies.iter().for_each(Proxy::cut);
+        }
         let entered = said.get_i64("count").or(said.get_i32("count").map(i64::from));
         let once = doc! {
             "waitForFailPoint": "failCommand", "maxTimeMS": 30_000,

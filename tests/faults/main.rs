@@ -92,8 +92,7 @@ async fn the_primary_is_stopped_for_a_while() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_fail_alone_and_together() {
-    // So small a ring that who comes back has the log read for it.
-    survive("failpoints", 1, &["--ring-bytes", "20000"], Resets::Never, async |lab: &Lab| {
+    survive("failpoints", 1, &[], Resets::Never, async |lab: &Lab| {
         let time = fault_time() / 12;
         for commands in
             [&["getMore"][..], &["aggregate"], &["find"], &["getMore", "aggregate", "find"]]
