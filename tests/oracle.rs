@@ -62,7 +62,9 @@ fn live(at: LogPosition) -> String {
 }
 
 fn history(at: LogPosition, url: &str) -> String {
-    format!("1h{}~q~0~i{}", &live(at)[2..], url.replace('/', "."))
+    let (name, id) = url.split_once('/').expect("Type/id");
+    let ty = TYPES.iter().position(|ty| *ty == name).expect("a type");
+    format!("1h{}~q~{ty}~i{id}", &live(at)[2..])
 }
 
 fn said(event: &str, id: String, data: String) -> Seen {
@@ -435,9 +437,13 @@ fn a_resume_from_now_is_missing_what_lies_between() {
 #[test]
 fn after_a_reset_all_comes_again() {
     for seed in 0..60 {
-        let (journal, transcript) = honest(seed);
+        let (mut journal, transcript) = honest(seed);
         let mut seen = transcript.seen.clone();
         seen.push(said("reset", String::new(), "{}".into()));
+        // Nothing of it was left, but streams of its type start over.
+        let unasked = verdict(&journal, &Transcript { seen: seen.clone() });
+        assert_eq!(unasked.count(Kind::Untrue), 1, "{seed}: {unasked:?}");
+        journal.sweep(LogPosition { time: 60, consumed: 1 }, "Patient");
         // A stream that is silent after it has lost everything.
         let silent = verdict(&journal, &Transcript { seen: seen.clone() });
         assert!(silent.count(Kind::Missing) > 3 && silent.resets == 1, "{seed}: {silent:?}");
@@ -466,6 +472,7 @@ fn a_dropped_collection_needs_a_reset() {
     for url in &there {
         journal.push(Commit { at, url: url.clone(), what: What::Swept(None), exact: true });
     }
+    journal.sweep(at, "Patient");
     let missing = verdict(&journal, &transcript);
     assert_eq!(missing.count(Kind::Missing), there.len(), "{missing:?}");
     transcript.seen.push(said("reset", String::new(), "{}".into()));
@@ -489,6 +496,7 @@ fn a_history_of_what_was_dropped_is_not_caught_up() {
         let at = place(time);
         journal.push(Commit { at, url: "Patient/1".into(), what, exact: true });
     }
+    journal.sweep(place(9), "Patient");
     let at = place(2);
     let update = said("Patient", live(at), value(2).to_string());
     let reset = said("reset", String::new(), "{}".into());
@@ -506,32 +514,69 @@ fn a_history_of_what_was_dropped_is_not_caught_up() {
     }
 }
 
+/// A patient that is put, updated three times without a document in the log, and does what is said.
+struct Updated {
+    journal: Journal,
+}
+
+impl Updated {
+    fn then(last: Option<What>) -> Self {
+        let mut journal = Journal::default();
+        let updates = (1..=4).map(|n| What::Is(Self::value(n)));
+        for (n, what) in (1..).zip(updates.chain(last)) {
+            let exact = n == 1 || n == 5;
+            journal.push(Commit { at: Self::at(n), url: "Patient/1".into(), what, exact });
+        }
+        Self { journal }
+    }
+
+    fn value(n: u64) -> Value {
+        json!({"resourceType": "Patient", "id": "1", "language": format!("w{n}")})
+    }
+
+    const fn at(time: u64) -> LogPosition {
+        LogPosition { time, consumed: 1 }
+    }
+
+    /// A version under a place.
+    fn update(at: u64, version: u64) -> Seen {
+        said("Patient", live(Self::at(at)), Self::value(version).to_string())
+    }
+
+    fn checkpoint(at: u64) -> Seen {
+        Seen::Said(Item::Checkpoint(live(Self::at(at))))
+    }
+
+    fn deleted(at: u64) -> Seen {
+        let entry = json!([{"request": {"method": "DELETE", "url": "Patient/1"}}]);
+        said("deleted", live(Self::at(at)), json!({"entry": entry}).to_string())
+    }
+
+    /// What is said of a client that was live before all that, and was, or was not, there to the end.
+    fn verdict(&self, said: Vec<Seen>, end: Option<LogPosition>) -> Verdict {
+        let begun = control("caught-up", LogPosition::before(1));
+        let mut seen = vec![Seen::Connected { from: None, written: 0 }, begun];
+        seen.extend(said);
+        judge(&self.journal, &TYPES, &Transcript { seen }, end)
+    }
+
+    fn of(&self, said: Vec<Seen>) -> Verdict {
+        self.verdict(said, Some(self.journal.end()))
+    }
+}
+
 /// An update that comes without its document may bring a later one; the versions in between are
 /// then not missing, and none of them may follow.
 #[test]
 fn a_document_that_was_looked_up_stands_for_those_before_it() {
-    let mut journal = Journal::default();
-    let value = |n: u64| json!({"resourceType": "Patient", "id": "1", "language": format!("w{n}")});
-    for n in 1..=4 {
-        let at = LogPosition { time: n, consumed: 1 };
-        let what = What::Is(value(n));
-        journal.push(Commit { at, url: "Patient/1".into(), what, exact: n == 1 });
-    }
-    let at = |n| LogPosition { time: n, consumed: 1 };
-    let update = |n: u64, version: u64| said("Patient", live(at(n)), value(version).to_string());
-    let of = |live: Vec<Seen>| {
-        let mut seen = vec![
-            Seen::Connected { from: None, written: 0 },
-            control("caught-up", LogPosition::before(1)),
-        ];
-        seen.extend(live);
-        verdict(&journal, &Transcript { seen })
-    };
+    let update = Updated::update;
+    let updated = Updated::then(None);
+    let of = |said| updated.of(said);
     for honest in [
         vec![update(1, 1), update(2, 2), update(3, 3), update(4, 4)],
         vec![update(1, 1), update(2, 4)],
         vec![update(1, 1), update(4, 4)],
-        vec![update(1, 1), update(2, 3), update(4, 4)],
+        vec![update(1, 1), update(2, 3), Updated::checkpoint(3), update(4, 4)],
     ] {
         let verdict = of(honest);
         assert!(verdict.faults.is_empty(), "{:?}", verdict.faults);
@@ -542,12 +587,125 @@ fn a_document_that_was_looked_up_stands_for_those_before_it() {
     assert_eq!(of(vec![update(1, 1), update(2, 4), update(3, 3)]).count(Kind::OutOfOrder), 1);
 }
 
+/// What is left out for a later version is missing once the client is told that it has all up to
+/// there: the version that comes after that does not make it good. It need not be there to the end.
+#[test]
+fn an_update_that_is_left_out_for_nothing_is_missing() {
+    let (update, checkpoint) = (Updated::update, Updated::checkpoint);
+    let updated = Updated::then(Some(What::Is(Updated::value(5))));
+    let caught_up = || {
+        let seen = vec![Seen::Connected { from: Some(live(Updated::at(1))), written: 0 }];
+        seen.into_iter().chain([control("caught-up", Updated::at(3))])
+    };
+    for mut late in [
+        vec![update(1, 1), checkpoint(3)],
+        vec![update(1, 1), update(2, 2), checkpoint(4)],
+        [update(1, 1)].into_iter().chain(caught_up()).collect(),
+    ] {
+        let verdict = updated.verdict(late.clone(), None);
+        assert_eq!(verdict.count(Kind::Missing), 1, "{late:?}: {verdict:?}");
+        late.push(update(5, 5));
+        let verdict = updated.of(late);
+        assert!(verdict.count(Kind::Missing) > 0, "{verdict:?}");
+    }
+}
+
+/// Only where a deletion follows nothing may have been found.
+#[test]
+fn an_update_of_what_is_gone_is_left_out_until_the_deletion() {
+    let update = Updated::update;
+    let updated = Updated::then(Some(What::Gone));
+    let seen = vec![update(1, 1), Updated::checkpoint(3), Updated::deleted(5)];
+    let verdict = updated.of(seen.clone());
+    assert!(verdict.faults.is_empty(), "{:?}", verdict.faults);
+    let verdict = updated.of(seen[..2].to_vec());
+    assert_eq!(verdict.count(Kind::Missing), 2, "{verdict:?}");
+}
+
+/// A snapshot has what was there, however it was written: nothing is looked up.
+#[test]
+fn an_update_that_the_history_leaves_out_is_missing() {
+    let updated = Updated::then(Some(What::Is(Updated::value(5))));
+    let scanned = |version: u64, time: u64| {
+        let id = history(LogPosition::past(time), "Patient/1");
+        said("Patient", id, Updated::value(version).to_string())
+    };
+    // Another resource, so that it is known as of when was read.
+    let mut journal = Journal::default();
+    let other = json!({"resourceType": "Observation", "id": "1"});
+    let first = LogPosition { time: 0, consumed: 1 };
+    journal.push(Commit {
+        at: first,
+        url: "Observation/1".into(),
+        what: What::Is(other.clone()),
+        exact: true,
+    });
+    (0..updated.journal.len()).for_each(|n| journal.push(updated.journal.get(n).clone()));
+    let other = |time: u64| {
+        let id = history(LogPosition::past(time), "Observation/1");
+        said("Observation", id, other.to_string())
+    };
+    let of = |said: Vec<Seen>| {
+        let mut seen = vec![Seen::Connected { from: None, written: 0 }];
+        seen.extend(said);
+        judge(&journal, &TYPES, &Transcript { seen }, None)
+    };
+    let honest = of(vec![other(3), scanned(3, 3), Updated::update(4, 4), Updated::update(5, 5)]);
+    assert!(honest.faults.is_empty(), "{:?}", honest.faults);
+    // What comes right after does not make good what the history has left out, or had older.
+    for left_out in [
+        vec![other(3), Updated::update(4, 4)],
+        vec![other(3), Updated::update(5, 5)],
+        vec![other(3), scanned(2, 3), Updated::update(4, 4)],
+    ] {
+        let verdict = of(left_out);
+        assert!(!verdict.faults.is_empty(), "{verdict:?}");
+    }
+    // Replayed, it may give way to what comes.
+    let mut cut = vec![other(1), scanned(1, 1)];
+    cut.push(Seen::Connected { from: last_id(&cut), written: 0 });
+    cut.push(Updated::update(4, 4));
+    let honest = of(cut);
+    assert!(honest.faults.is_empty(), "{:?}", honest.faults);
+}
+
+/// Only a server without a place for it, or one that stops, may turn a client away at once.
+#[test]
+fn a_stream_that_fails_at_once_is_not_turned_away() {
+    let of = |code: &str, text: &str| {
+        let issue = json!([{"severity": "error", "code": code, "diagnostics": text}]);
+        let outcome = json!({"resourceType": "OperationOutcome", "issue": issue}).to_string();
+        let seen = vec![
+            Seen::Connected { from: None, written: 0 },
+            said("OperationOutcome", String::new(), outcome),
+        ];
+        judge(&Journal::default(), &TYPES, &Transcript { seen }, None)
+    };
+    let stopping = "the store does not answer: this server is stopping";
+    for allowed in [of("throttled", "too many"), of("transient", stopping)] {
+        assert!(allowed.faults.is_empty() && allowed.turned_away == 1, "{allowed:?}");
+    }
+    for failed in [of("exception", "a defect"), of("transient", "the store does not answer: x")] {
+        assert_eq!((failed.count(Kind::Untrue), failed.turned_away), (1, 0), "{failed:?}");
+    }
+}
+
 #[test]
 fn a_writers_lost_write_is_found() {
-    let (journal, _) = honest(3);
-    let held = journal.get(0);
-    let held = (held.url.clone(), held.what.value().cloned());
-    let lost = (held.0.clone(), Some(json!({"language": "never"})));
-    assert!(journal.lost(std::slice::from_ref(&held)).is_empty());
-    assert_eq!(journal.lost(&[held.clone(), lost]), [held.0]);
+    let mut journal = Journal::default();
+    let value = |n: u64| json!({"language": format!("w{n}")});
+    let whats = [What::Is(value(1)), What::Gone, What::Is(value(2)), What::Is(value(3))];
+    for (time, what) in (1..).zip(whats) {
+        let at = LogPosition { time, consumed: 1 };
+        journal.push(Commit { at, url: "Patient/1".into(), what, exact: true });
+    }
+    let put = |n| ("Patient/1".to_owned(), Some(value(n)));
+    let gone = ("Patient/1".to_owned(), None);
+    // What was not acknowledged may be there all the same.
+    let held = [put(1), gone.clone(), put(3)];
+    assert_eq!(journal.find(&held), [Some(0), Some(1), Some(3)]);
+    assert_eq!(journal.find(&[put(1), put(9)]), [Some(0), None]);
+    // A deletion of before is not this one.
+    assert_eq!(journal.find(&[put(2), gone.clone(), put(3)]), [Some(2), None, Some(3)]);
+    assert_eq!(journal.find(&[put(1), gone.clone(), gone]), [Some(0), Some(1), None]);
 }

@@ -257,7 +257,7 @@ async fn a_group_with_other_members() {
     assert_eq!(stream.event().await.expect("an event").event, "reset");
     let why = stream.event().await.expect("a reason");
     assert_eq!(why.event, "OperationOutcome");
-    assert!(why.data.contains("no Group/g"), "{why:?}");
+    assert!(why.data.contains("the group is not there any more"), "{why:?}");
     assert!(stream.event().await.is_none());
     assert_eq!(EventStream::request(&app.url(GROUP), None).await.status(), 404);
 }

@@ -21,7 +21,12 @@ fn change(time: u64) -> Change {
 /// The changes at these times.
 fn pending(times: std::ops::Range<u64>) -> Pending {
     let level = at(times.end - 1);
-    Pending::new(ChangeBatch { changes: times.map(change).collect(), level, quiet: false })
+    Pending::new(ChangeBatch {
+        changes: times.map(change).collect(),
+        level,
+        quiet: false,
+        owing: Vec::new(),
+    })
 }
 
 fn at(time: u64) -> LogPosition {
@@ -203,7 +208,8 @@ fn changes_of_one_place_stay_together() {
     bench.board.lane_bytes = WEIGHT;
     let mut stream = bench.ask(0);
     let changes = [1, 2, 2, 2, 3].map(change).to_vec();
-    let mut rest = Pending::new(ChangeBatch { changes, level: at(3), quiet: true });
+    let mut rest =
+        Pending::new(ChangeBatch { changes, level: at(3), quiet: true, owing: Vec::new() });
     let mut taken = Vec::new();
     while bench.feed(0, &mut rest) != Fed::All || taken.last() != Some(&3) {
         taken.extend(bench.take(&mut stream).unwrap());

@@ -9,7 +9,7 @@ use crate::{
     fhir::compartment::patients_of,
     frame::Format,
     position::{Epoch, LogPosition, Position},
-    store::{Before, Change, ChangeKind},
+    store::{Before, Change, ChangeBatch, ChangeKind},
 };
 
 /// A change with what many streams ask of it, each worked out on first demand.
@@ -17,6 +17,9 @@ use crate::{
 pub struct Entry {
     /// The change.
     pub change: Change,
+    /// An earlier change has given way to one that is still to come: who has all up to here has what
+    /// that made only once this place is reached.
+    pub owes: Option<LogPosition>,
     frame: OnceLock<Bytes>,
     patients: OnceLock<Vec<Box<str>>>,
     patients_before: OnceLock<Option<Vec<Box<str>>>>,
@@ -26,8 +29,22 @@ impl Entry {
     /// A change of which nothing is worked out yet.
     #[must_use]
     pub fn new(change: Change) -> Arc<Self> {
+        Arc::new(Self::of(change, None))
+    }
+
+    /// All changes of a batch.
+    pub(super) fn all_of(batch: ChangeBatch) -> impl Iterator<Item = Arc<Self>> {
+        batch.changes.into_iter().map(move |change| {
+            let begun = batch.owing.partition_point(|(since, _)| *since <= change.position);
+            let last = begun.checked_sub(1).map(|last| batch.owing[last].1);
+            let owes = last.filter(|until| *until > change.position);
+            Arc::new(Self::of(change, owes))
+        })
+    }
+
+    fn of(change: Change, owes: Option<LogPosition>) -> Self {
         let (frame, patients, patients_before) = Default::default();
-        Arc::new(Self { change, frame, patients, patients_before })
+        Self { change, owes, frame, patients, patients_before }
     }
 
     /// The SSE frame of a live stream without members in its positions. Empty for changes that

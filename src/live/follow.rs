@@ -37,6 +37,8 @@ pub struct Follow {
     last_end: (LogPosition, bool),
     /// It has read the ring, and not been behind since.
     in_ring: bool,
+    /// From here on nothing is owed of what has come: see [`Entry::owes`].
+    whole_at: LogPosition,
 }
 
 /// What following gives.
@@ -72,6 +74,7 @@ impl Follow {
             end: None,
             last_end: (position, false),
             in_ring: false,
+            whole_at: LogPosition::default(),
         }
     }
 
@@ -92,6 +95,13 @@ impl Follow {
     pub fn origin(&self) -> LogPosition {
         // What a lane has said is of another reader.
         if self.ride.is_some() { self.position } else { self.origin }
+    }
+
+    /// Whether who has been given all up to the end of a page has what each change up to there made.
+    /// Else it is still to come, in place of what was left out.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.position >= self.whole_at
     }
 
     /// Whether a [`Followed::Level`] without changes may come late, after some seconds: so that
@@ -213,6 +223,8 @@ impl Follow {
         let end = (page.level, page.quiet);
         let news = !page.entries.is_empty() || end != self.last_end;
         if news {
+            let owes = page.entries.last().and_then(|last| last.owes);
+            self.whole_at = self.whole_at.max(owes.unwrap_or_default());
             self.end = Some(end);
             self.page = page.entries.into_iter();
         }

@@ -35,8 +35,8 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) fn new(batch: ChangeBatch) -> Self {
-        let entries = batch.changes.into_iter().map(Entry::new).collect();
-        Self { entries, level: batch.level, quiet: batch.quiet }
+        let (level, quiet) = (batch.level, batch.quiet);
+        Self { entries: Entry::all_of(batch).collect(), level, quiet }
     }
 
     /// How many of the next changes belong to one place, and their bytes.

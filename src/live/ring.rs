@@ -35,8 +35,9 @@ impl Ring {
 
     /// Adds what has been read; the oldest changes make room.
     pub(super) fn push(&mut self, batch: ChangeBatch) {
-        batch.changes.into_iter().map(Entry::new).for_each(|entry| self.add(entry));
-        self.reach(batch.level, batch.quiet);
+        let (level, quiet) = (batch.level, batch.quiet);
+        Entry::all_of(batch).for_each(|entry| self.add(entry));
+        self.reach(level, quiet);
     }
 
     /// Adds the next change. All changes of one place belong together: the others are to follow
@@ -206,7 +207,7 @@ mod tests {
 
     fn batch(times: std::ops::Range<u64>) -> ChangeBatch {
         let level = LogPosition::before(times.end);
-        ChangeBatch { changes: times.map(change).collect(), level, quiet: true }
+        ChangeBatch { changes: times.map(change).collect(), level, quiet: true, owing: Vec::new() }
     }
 
     fn times(page: &Page) -> Vec<u64> {

@@ -37,6 +37,8 @@ impl Session {
                         return Ok(());
                     }
                 }
+                // Where something is owed a client is told nothing: it would not hold.
+                Ok(Followed::Level { .. }) if !follow.is_whole() => break,
                 Ok(Followed::Level { quiet }) => {
                     self.level(follow.position(), quiet, &mut goal);
                     // Also with nothing to write: a level stream may be given away.

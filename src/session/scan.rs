@@ -14,7 +14,8 @@ use crate::{
     store::{KeyRef, ScanKey, Snapshot, StoreError},
 };
 
-/// How many snapshots in a row may expire before one resource is read.
+/// How many snapshots in a row may expire before one resource is read. The next one is then not
+/// waited for any longer than that.
 const MOST_EXPIRIES: u32 = 20;
 
 impl Session {
@@ -115,11 +116,12 @@ impl Session {
     /// The snapshot is gone, or the store is away: the state (T, cursor) is enough to go on in
     /// a newer one.
     async fn scan_later(&mut self, history: History) -> Result<(), Ended> {
-        self.expiries += 1;
-        if self.expiries > MOST_EXPIRIES {
+        // An event stream waits for as long as its client stays.
+        if self.expiries == MOST_EXPIRIES && self.format != Format::Sse {
             return Err(StoreError::SnapshotExpired.into());
         }
-        sleep(Duration::from_millis(50) * (self.expiries - 1)).await;
+        sleep(Duration::from_millis(50) * self.expiries).await;
+        self.expiries = MOST_EXPIRIES.min(self.expiries + 1);
         self.stage = Stage::Scan(history);
         if let Some(later) = self.later() {
             self.stage = later;

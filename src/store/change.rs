@@ -18,6 +18,9 @@ pub struct ChangeBatch {
     /// The read reached the end of the log as it was then: every change at `level.time`, and
     /// before it, is delivered, and no change will ever be added there.
     pub quiet: bool,
+    /// From which change to which other something is owed: an earlier change has given way to a later
+    /// one, which brings what both made of a resource. In order.
+    pub owing: Vec<(LogPosition, LogPosition)>,
 }
 
 /// One change of one resource, as committed.

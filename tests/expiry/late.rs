@@ -96,7 +96,8 @@ impl Changes for Reader {
         if all {
             self.level = self.level.max(batch.level);
         }
-        Ok(ChangeBatch { changes, level: self.level, quiet: all && batch.quiet })
+        let quiet = all && batch.quiet;
+        Ok(ChangeBatch { changes, level: self.level, quiet, owing: Vec::new() })
     }
 
     async fn close(self: Box<Self>) {

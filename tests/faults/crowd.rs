@@ -7,7 +7,7 @@ use std::{
 };
 
 use fhirtail::client::sse::Item;
-use reqwest::header::ACCEPT;
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING};
 
 use crate::{
     lab::{AFTER, LAST, TYPES},
@@ -116,6 +116,10 @@ impl Reader {
         let mut request = self.http.get(url).header(ACCEPT, "text/event-stream");
         if let Some(id) = &self.last_id {
             request = request.header("Last-Event-ID", id);
+        }
+        // Some, as browsers do.
+        if self.dice.roll(3) == 0 {
+            request = request.header(ACCEPT_ENCODING, "gzip, deflate, br, zstd");
         }
         let response = tokio::time::timeout(Duration::from_secs(2), request.send()).await;
         let response = response.ok()?.ok()?;

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use mongodb::{
     Client, Database,
     bson::{Document, Timestamp, doc},
+    error::Result,
     options::ChangeStreamPreAndPostImages,
 };
 use tempfile::TempDir;
@@ -140,20 +141,44 @@ impl Set {
         self.set.primary().await
     }
 
-    /// An admin command on one node; a node that is away says nothing.
-    pub(crate) async fn tell(&self, node: usize, command: Document) {
+    /// An admin command on one node, which may refuse it.
+    pub(crate) async fn ask(&self, node: usize, command: Document) -> Result<Document> {
         let admin = self.set.nodes[node].client().await.database("admin");
-        drop(admin.run_command(command).await);
+        admin.run_command(command).await
     }
 
-    /// For so long, whatever the servers ask the primary by these commands fails in this way.
+    /// The same of a node that does as it is told.
+    pub(crate) async fn tell(&self, node: usize, command: Document) -> Document {
+        let name = command.keys().next().cloned();
+        let said = self.ask(node, command).await;
+        said.unwrap_or_else(|error| panic!("node {node} does not do {name:?}: {error}"))
+    }
+
+    /// How many primaries have been elected, about.
+    pub(crate) async fn term(&self) -> i64 {
+        let status = self.set.admin(doc! {"replSetGetStatus": 1}).await;
+        status.get_i64("term").expect("a term")
+    }
+
+    /// For so long, and until it has once, whatever the servers ask the primary by these commands
+    /// fails in this way.
     pub(crate) async fn fail(&self, commands: &[&str], how: Document, time: std::time::Duration) {
         let mut data = doc! {"failCommands": commands, "appName": "fhirtail"};
         data.extend(how);
         let fail = doc! {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data};
         let primary = self.primary().await;
-        self.tell(primary, fail).await;
+        let said = self.tell(primary, fail).await;
+        if commands.contains(&"aggregate") {
+            // Whoever reads the log has to open it anew.
+            self.proxies.iter().for_each(Proxy::cut);
+        }
+        let entered = said.get_i64("count").or(said.get_i32("count").map(i64::from));
+        let once = doc! {
+            "waitForFailPoint": "failCommand", "maxTimeMS": 30_000,
+            "timesEntered": entered.expect("a count") + 1,
+        };
         tokio::time::sleep(time).await;
+        self.tell(primary, once).await;
         self.tell(primary, doc! {"configureFailPoint": "failCommand", "mode": "off"}).await;
     }
 }

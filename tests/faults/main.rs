@@ -22,8 +22,10 @@ mod writers;
 
 use std::time::{Duration, Instant};
 
+use fhirtail::client::sse::Event;
 use lab::{Lab, Resets, fault_time, survive, until};
-use mongodb::bson::doc;
+use mongodb::bson::{Timestamp, doc};
+use support::{oracle::transcript::Place, stream::EventStream};
 use tokio::time::sleep;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,19 +38,29 @@ async fn the_primary_is_killed() {
     survive("kill -9 of the primary", 1, &[], Resets::Never, async |lab: &Lab| {
         let primary = lab.ground.primary().await;
         lab.ground.set.nodes[primary].crash();
-        lab.ground.primary().await;
+        assert_ne!(lab.ground.primary().await, primary);
         sleep(fault_time()).await;
         lab.ground.set.nodes[primary].restart();
     })
     .await;
 }
 
-/// Makes another node the primary, and waits until writes go on.
+/// Makes the primary step down, and waits until one is elected and writes go on.
 async fn step_down(lab: &Lab) {
-    let (primary, before) = (lab.ground.primary().await, lab.shared.acknowledged());
-    let command = doc! {"replSetStepDown": 2, "secondaryCatchUpPeriodSecs": 1};
-    lab.ground.tell(primary, command).await;
+    let (term, before) = (lab.ground.term().await, lab.shared.acknowledged());
+    let start = Instant::now();
+    loop {
+        let primary = lab.ground.primary().await;
+        let command = doc! {"replSetStepDown": 2, "secondaryCatchUpPeriodSecs": 1};
+        // Refused where no other node has all that this one has.
+        match lab.ground.ask(primary, command).await {
+            Ok(_) => break,
+            Err(error) => assert!(start.elapsed() < Duration::from_secs(30), "{error}"),
+        }
+    }
     until("writes go on", 30, || lab.shared.acknowledged() > before + 50).await;
+    let now = lab.ground.term().await;
+    assert!(now > term, "nobody was elected: term {now} after {term}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,10 +77,15 @@ async fn the_primary_steps_down() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_primary_is_stopped_for_a_while() {
     survive("SIGSTOP of the primary", 1, &[], Resets::Never, async |lab: &Lab| {
-        let primary = lab.ground.primary().await;
+        let (primary, term) = (lab.ground.primary().await, lab.ground.term().await);
         lab.ground.set.nodes[primary].signal("-STOP");
         sleep(fault_time() + Duration::from_secs(2)).await;
         lab.ground.set.nodes[primary].signal("-CONT");
+        let start = Instant::now();
+        while lab.ground.term().await <= term {
+            assert!(start.elapsed() < Duration::from_secs(30), "nobody was elected");
+            sleep(Duration::from_millis(50)).await;
+        }
     })
     .await;
 }
@@ -127,6 +144,43 @@ async fn all_nodes_go_away_and_come_back() {
     .await;
 }
 
+/// A client that reads on only after the snapshot of its history has expired has all of it, in a
+/// newer one. It streams what nobody else does.
+async fn outlive_a_snapshot(lab: &Lab) {
+    // More than servers and sockets read ahead.
+    const COUNT: usize = 100;
+    let large = "x".repeat(1_000_000);
+    let document = |n: usize| {
+        let id = format!("large-{n}");
+        doc! {"_id": &id, "resourceType": "Basic", "id": &id, "implicitRules": &large}
+    };
+    let (db, all) = (&lab.ground.mongo.db, (0..COUNT).map(document));
+    db.collection("Basic").insert_many(all).await.expect("written");
+
+    let url = format!("{}/fhir/$export?_type=Basic", lab.shared.urls()[0]);
+    let mut stream = EventStream::open(&url, None).await;
+    let first = stream.event().await.expect("an event");
+    let place = |event: &Event| Place::of(&event.id).expect("a place");
+    let snapshot = place(&first);
+    // The place of a snapshot is right behind its time.
+    let time = snapshot.at.time - 1;
+    let at = Timestamp { time: (time >> 32) as u32, increment: time as u32 };
+    let read = doc! {
+        "find": "Basic", "limit": 1, "projection": {"_id": 1},
+        "readConcern": {"level": "snapshot", "atClusterTime": at},
+    };
+    let start = Instant::now();
+    while db.run_command(read.clone()).await.is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(30), "snapshots do not expire");
+        sleep(Duration::from_millis(100)).await;
+    }
+    let rest = stream.until("caught-up").await;
+    let scanned: Vec<_> = rest.iter().filter(|event| event.event == "Basic").collect();
+    assert_eq!(scanned.len(), COUNT - 1);
+    let last = place(scanned[scanned.len() - 1]);
+    assert!(last.scans && last.at > snapshot.at, "in one snapshot: {last:?} after {snapshot:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshots_live_for_a_second() {
     survive(
@@ -139,6 +193,7 @@ async fn snapshots_live_for_a_second() {
                 let window = doc! {"setParameter": 1, "minSnapshotHistoryWindowInSeconds": 1};
                 lab.ground.tell(node, window).await;
             }
+            outlive_a_snapshot(lab).await;
             sleep(fault_time()).await;
         },
     )
@@ -155,8 +210,14 @@ async fn collections_and_the_database_go() {
             sleep(Duration::from_millis(300)).await;
             let rename =
                 doc! {"renameCollection": "fhir.Patient", "to": "fhir.other", "dropTarget": true};
-            let primary = lab.ground.primary().await;
-            lab.ground.tell(primary, rename).await;
+            let start = Instant::now();
+            // Its collection may be yet to come again.
+            while let Err(error) =
+                lab.ground.mongo.client.database("admin").run_command(rename.clone()).await
+            {
+                assert!(start.elapsed() < Duration::from_secs(30), "{error}");
+                sleep(Duration::from_millis(50)).await;
+            }
             sleep(Duration::from_millis(300)).await;
             db.drop().await.expect("dropped");
             sleep(Duration::from_millis(400)).await;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 use crate::{
     crowd::Saw,
     ground::Ground,
@@ -24,7 +26,7 @@ pub(crate) struct Report {
     broken_off: usize,
     turned_away: usize,
     /// What of the acknowledged writes the log does not hold.
-    lost: Vec<String>,
+    lost: Vec<(String, Option<Value>)>,
     /// What was written as one, and is there in part.
     torn: Vec<String>,
     faults: Vec<(usize, Fault, Vec<Seen>)>,
@@ -33,9 +35,11 @@ pub(crate) struct Report {
 pub(crate) async fn of<G: Ground>(lab: &Lab<G>, crowd: Vec<Saw>) -> Report {
     let journal = lab.ground.journal().await;
     let acknowledged = lab.shared.acknowledged.lock().expect("no panic while locked").clone();
-    let times = times(&journal, &acknowledged);
+    let commits = journal.find(&acknowledged);
+    let times = times(&journal, &commits);
     let mut report = Report { clients: crowd.len(), commits: journal.len(), ..Report::default() };
-    report.lost = journal.lost(&acknowledged).into_iter().map(str::to_owned).collect();
+    let lost = acknowledged.iter().zip(&commits).filter(|(_, commit)| commit.is_none());
+    report.lost = lost.map(|(write, _)| write.clone()).collect();
     if G::KEEPS_TOGETHER {
         report.torn = torn(&journal);
     }
@@ -55,13 +59,10 @@ pub(crate) async fn of<G: Ground>(lab: &Lab<G>, crowd: Vec<Saw>) -> Report {
 }
 
 /// The newest commit among so many acknowledged writes, as cluster time.
-fn times(journal: &Journal, acknowledged: &[(String, Option<serde_json::Value>)]) -> Vec<u64> {
+fn times(journal: &Journal, acknowledged: &[Option<usize>]) -> Vec<u64> {
     let mut times = vec![0];
-    for (url, value) in acknowledged {
-        let is_it =
-            |index: &&usize| value.is_some() && journal.get(**index).what.value() == value.as_ref();
-        let commit = journal.of(url).iter().find(is_it);
-        let time = commit.map_or(0, |index| journal.get(*index).at.time);
+    for commit in acknowledged {
+        let time = commit.map_or(0, |index| journal.get(index).at.time);
         times.push(time.max(times[times.len() - 1]));
     }
     times

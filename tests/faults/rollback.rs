@@ -154,9 +154,8 @@ async fn a_write_is_rolled_back_by_a_step_down() {
 
 /// Who begins while a drop is there that nobody will ever have heard of gets all the same what
 /// was there.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_drop_is_rolled_back() {
-    survive("rollback of a drop", 1, &[], Resets::Never, async |lab: &Lab| {
+async fn whatever_was_dropped_alone(name: &str, comes_again: bool, time: Duration) {
+    survive(name, 1, &[], Resets::Never, async |lab: &Lab| {
         // No writer touches it: only a history can tell of it.
         let kept = doc! {"_id": "kept", "resourceType": "Observation", "id": "kept"};
         let observations = lab.ground.mongo.db.collection::<Document>("Observation");
@@ -164,9 +163,17 @@ async fn a_drop_is_rolled_back() {
         let cut = CutOff::new(&lab.ground).await;
         let drop = doc! {"drop": "Observation", "writeConcern": {"w": 1, "j": true}};
         cut.db().run_command(drop).await.expect("dropped");
+        if comes_again {
+            let create = doc! {"create": "Observation", "writeConcern": {"w": 1, "j": true}};
+            match cut.db().run_command(create).await {
+                Ok(_) => {}
+                // A writer was there first.
+                Err(error) => assert!(error.to_string().contains("NamespaceExists"), "{error}"),
+            }
+        }
         let url = format!("{}/fhir/$export?_type=Observation,Patient", lab.shared.urls()[0]);
         let mut begins = EventStream::open(&url, None).await;
-        sleep(fault_time()).await;
+        sleep(time).await;
         cut.loses(Loses::Life).await;
         let events = begins.until("caught-up").await;
         let is_kept = |data: &str| data.contains(r#""id":"kept""#);
@@ -174,4 +181,17 @@ async fn a_drop_is_rolled_back() {
         assert_eq!(kept, 1, "a history with a hole: {} events", events.len());
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drop_is_rolled_back() {
+    whatever_was_dropped_alone("rollback of a drop", false, fault_time()).await;
+}
+
+/// A snapshot of before can't be read while the new collection is there: a history waits, however
+/// long that is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drop_is_rolled_back_and_the_collection_that_came_after_it() {
+    let time = fault_time().max(Duration::from_secs(12));
+    whatever_was_dropped_alone("rollback of a drop and a new collection", true, time).await;
 }

@@ -95,7 +95,7 @@ impl Replica {
             Item::Retry(_) => Ok(()),
             Item::Checkpoint(id) => {
                 self.counts.checkpoints += 1;
-                self.moves(id, world)
+                self.moves(id, world, false)
             }
             Item::Event(event) => {
                 self.counts.events += 1;
@@ -119,7 +119,7 @@ impl Replica {
             "deleted" => self.deleted(event)?,
             name => self.resource(name, event)?,
         }
-        self.moves(&event.id, world)?;
+        self.moves(&event.id, world, !is_control(event))?;
         self.is_of_its_place(event, world)?;
         let sent = self.position.as_ref().map_or(0, |position| world.reached(position.log));
         if self.caught_up && event.event == "caught-up" && self.plan.follow && sent < self.floor {
@@ -184,7 +184,7 @@ impl Replica {
     }
 
     /// An id came: time never goes back, and the copy is as the id says.
-    fn moves(&mut self, id: &str, world: &World) -> Result<(), Wrong> {
+    fn moves(&mut self, id: &str, world: &World, with_change: bool) -> Result<(), Wrong> {
         let position = Position::from_str(id).map_err(|_| format!("{id:?} is no position"))?;
         if let Some(last) = &self.position {
             let (before, now) = (world.reached(last.log), world.reached(position.log));
@@ -199,6 +199,9 @@ impl Replica {
             if now < before || back {
                 return Err(format!("{id} lies before {last}"));
             }
+            if last.scan.is_none() && now > before + 1 {
+                self.leaves_nothing_out(last.log, position.log, world, with_change)?;
+            }
         }
         self.born.get_or_insert(position.log);
         id.clone_into(&mut self.id);
@@ -208,12 +211,33 @@ impl Replica {
         self.compare(&state, Some(&position))
     }
 
+    /// Between two live positions lies nothing of the stream's but the change that has come: also
+    /// where the copy is the same without it.
+    fn leaves_nothing_out(
+        &self,
+        last: LogPosition,
+        now: LogPosition,
+        world: &World,
+        with_change: bool,
+    ) -> Result<(), Wrong> {
+        // Were the members others, it would have started over.
+        let members = members(&world.state_at(last));
+        let changes = world.between(last, now);
+        let is_ours = |(key, versions): &&(Key, [Option<Version>; 2])| {
+            versions.iter().flatten().any(|version| self.selects(key, version, &members))
+        };
+        let ours: Vec<_> = changes.iter().filter(is_ours).map(|(key, _)| key).collect();
+        match ours.len() == usize::from(with_change) {
+            true => Ok(()),
+            false => Err(format!("{last:?} to {now:?} are the changes of {ours:?}")),
+        }
+    }
+
     /// A live event is the change at its place.
     fn is_of_its_place(&self, event: &Event, world: &World) -> Result<(), Wrong> {
         let Some(Position { log, scan: None, .. }) = &self.position else { return Ok(()) };
-        let is_control = event.event.contains('-');
-        let Some(change) = world.change_at(*log).filter(|_| !is_control) else {
-            return if is_control { Ok(()) } else { Err("no change is there".into()) };
+        let Some(change) = world.change_at(*log).filter(|_| !is_control(event)) else {
+            return if is_control(event) { Ok(()) } else { Err("no change is there".into()) };
         };
         let is_it = match &change.kind {
             ChangeKind::Upsert { ty, id, json, .. } if event.event != "deleted" => {
@@ -229,10 +253,7 @@ impl Replica {
 
     /// Whether the copy is that of a state, as far as it must be.
     pub fn compare(&self, state: &State, at: Option<&Position>) -> Result<(), Wrong> {
-        let members = state
-            .iter()
-            .find(|((ty, _), _)| ty.name() == "Group")
-            .map_or(Vec::new(), |(_, group)| group.patients.clone());
+        let members = members(state);
         let mut held = self.copy.clone();
         for (key, version) in state.iter().filter(|(key, v)| self.selects(key, v, &members)) {
             let copied = held.remove(key);
@@ -288,6 +309,16 @@ impl Replica {
             false => Wanted::Anything,
         }
     }
+}
+
+/// The patients that the group names.
+fn members(state: &State) -> Vec<u8> {
+    let group = state.iter().find(|((ty, _), _)| ty.name() == "Group");
+    group.map_or(Vec::new(), |(_, group)| group.patients.clone())
+}
+
+fn is_control(event: &Event) -> bool {
+    event.event.contains('-')
 }
 
 fn key_of(url: &str) -> Option<Key> {

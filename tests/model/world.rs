@@ -164,6 +164,21 @@ impl World {
         &self.log[self.reached(at)..]
     }
 
+    /// Each resource's change between two positions: what was before it, and after.
+    pub fn between(&self, after: LogPosition, to: LogPosition) -> Vec<(Key, [Option<Version>; 2])> {
+        let mut state = self.state_at(after);
+        let mut changes = Vec::new();
+        for logged in &self.log[self.reached(after)..self.reached(to)] {
+            let before = state.clone();
+            logged.effect.clone().apply(&mut state);
+            if let Effect::Is(key, _) | Effect::Gone(key) = &logged.effect {
+                let of = |state: &State| state.get(key).cloned();
+                changes.push((key.clone(), [of(&before), of(&state)]));
+            }
+        }
+        changes
+    }
+
     pub fn change_at(&self, at: LogPosition) -> Option<&Change> {
         let last = &self.log.get(self.reached(at).checked_sub(1)?)?.change;
         (last.position == at).then_some(last)

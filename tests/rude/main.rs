@@ -61,9 +61,10 @@ async fn bear(name: &str, misbehave: impl AsyncFn(SocketAddr)) {
     survive_on(name, Folder::new(), CAST, async |lab: &Lab<Folder>| {
         let address = ([127, 0, 0, 1], lab.servers()[0].port()).into();
         let files = lab.servers()[0].open_files();
-        // Whatever is made once for all is there from now on.
+        let memory = lab.servers()[0].memory();
         misbehave(address).await;
-        let memory = settled(lab).await;
+        // Whatever is made once for all is there from now on.
+        let first = settled(lab).await;
         let end = std::time::Instant::now() + lab::fault_time();
         loop {
             misbehave(address).await;
@@ -75,7 +76,7 @@ async fn bear(name: &str, misbehave: impl AsyncFn(SocketAddr)) {
         let most = files + 2 * usize::try_from(clients()).expect("a count");
         until("files are closed", 10, || lab.servers()[0].open_files() <= most).await;
         let now = || lab.servers()[0].memory();
-        eprintln!("{name}: {} KB after {} KB", now() >> 10, memory >> 10);
+        eprintln!("{name}: {} KB after {} and {} KB", now() >> 10, memory >> 10, first >> 10);
         until("memory is given back", 10, || now() < memory + MEMORY).await;
         assert_eq!(lab.shared.refused(), 0, "others' writes were refused");
     })

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 /// How long a server may take to let go of whoever misbehaves.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A socket with little room for what it does not read.
 pub(crate) async fn connect(server: SocketAddr) -> TcpStream {

@@ -24,8 +24,8 @@ impl Replica {
     /// Takes an event as a client would.
     ///
     /// # Panics
-    /// A version of a resource comes twice between two resets, a deletion of what was never
-    /// sent comes in a stream without reset, or an event is not of this protocol.
+    /// A version of a resource comes twice between two resets, a deletion of what
+    /// it does not hold comes, or an event is not of this protocol.
     pub fn take(&mut self, event: &Event) {
         match event.event.as_str() {
             "caught-up" => self.caught_up = true,
@@ -36,7 +36,7 @@ impl Replica {
             "deleted" => {
                 let bundle: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
                 let url = bundle["entry"][0]["request"]["url"].as_str().expect("a url");
-                self.copy.remove(url);
+                assert!(self.copy.remove(url).is_some(), "{url} goes, and was not there");
             }
             name => {
                 assert!(ResourceType::parse(name).is_some(), "no event of ours: {event:?}");

@@ -122,7 +122,10 @@ impl EventStream {
     pub async fn until_that(&mut self, fits: impl Fn(&Event) -> bool) -> Vec<Event> {
         let mut events = Vec::new();
         loop {
-            let event = self.event().await.expect("the stream goes on until it fits");
+            let Some(event) = self.event().await else {
+                let last = &events[events.len().saturating_sub(3)..];
+                panic!("it ends before it fits, after {} events: {last:#?}", events.len());
+            };
             let last = fits(&event);
             events.push(event);
             if last {

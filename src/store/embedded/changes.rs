@@ -112,7 +112,7 @@ fn read_batch(txn: &ReadTransaction, mut next: u64) -> Result<ChangeBatch, Fault
     }
     // Not before(next), where a change may yet come: where the last one is consumed.
     let level = LogPosition { time: next.saturating_sub(1), consumed: 1 };
-    Ok(ChangeBatch { changes, level, quiet })
+    Ok(ChangeBatch { changes, level, quiet, owing: Vec::new() })
 }
 
 fn change(

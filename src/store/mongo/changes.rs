@@ -71,7 +71,10 @@ impl Changes for Reader {
             }
             Ok(Some(Err(error))) => Err(error),
             Ok(None) => Err(StoreError::Unavailable("the reader of the log has ended".into())),
-            Err(_) => Ok(ChangeBatch { changes: Vec::new(), level: self.level, quiet: false }),
+            Err(_) => {
+                let (changes, owing) = (Vec::new(), Vec::new());
+                Ok(ChangeBatch { changes, level: self.level, quiet: false, owing })
+            }
         }
     }
 
@@ -167,7 +170,7 @@ impl Tail {
         let mut steps = Vec::new();
         let empty = self.take_events(&reply, &mut steps)?;
         let shared = self.shared.clone();
-        shared.found(self.complete(&mut steps)).await?;
+        let owing = shared.found(self.complete(&mut steps)).await?;
         if std::mem::take(&mut self.listing_changed) {
             shared.answered(shared.refresh_catalog()).await?;
         }
@@ -179,7 +182,7 @@ impl Tail {
             self.look().await?;
         }
         let quiet = empty && looked && !self.shared.sharded;
-        Ok(ChangeBatch { changes, level: self.level, quiet })
+        Ok(ChangeBatch { changes, level: self.level, quiet, owing })
     }
 
     /// The next reply that is asked for looks up to what a majority has by now.
@@ -246,14 +249,25 @@ impl Tail {
 
     /// Gives events that came without their document what was before its next event, where that is
     /// known, or what was there after the last event of the reply. That only the last event of a
-    /// document gets; those before it give way.
-    async fn complete(&mut self, steps: &mut Vec<Step>) -> Result<(), StoreError> {
+    /// document gets; those before it give way. Returns the places behind which that is owed.
+    async fn complete(&mut self, steps: &mut Vec<Step>) -> Result<Owing, StoreError> {
         if steps.iter().any(|step| step.open) {
             mapping::fill_from_images(steps);
             self.look_up(steps).await?;
         }
-        steps.retain_mut(|step| self.owed.stays(step));
-        Ok(())
+        let (mut owing, mut since) = (Vec::new(), None);
+        steps.retain_mut(|step| {
+            let stays = self.owed.stays(step);
+            if stays && !self.owed.is_empty() {
+                since.get_or_insert(step.change.position);
+            } else if let Some(since) = since.take_if(|_| stays) {
+                owing.push((since, step.change.position));
+            }
+            stays
+        });
+        // What this batch does not bring was not found: a deletion follows.
+        owing.extend(since.zip(steps.last().map(|step| step.change.position)));
+        Ok(owing)
     }
 
     async fn look_up(&mut self, steps: &mut [Step]) -> Result<(), StoreError> {
@@ -293,6 +307,9 @@ impl Tail {
     }
 }
 
+/// See [`ChangeBatch::owing`].
+type Owing = Vec<(LogPosition, LogPosition)>;
+
 /// What was before events that gave way to a later one of their document.
 #[derive(Default)]
 struct Owed(HashMap<Place, Before>);
@@ -312,6 +329,10 @@ impl Owed {
             step.stand_after(before);
         }
         !step.open
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

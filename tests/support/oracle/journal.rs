@@ -45,6 +45,8 @@ pub struct Journal {
     commits: Vec<Commit>,
     /// Which of them are a resource's.
     of: BTreeMap<String, Vec<usize>>,
+    /// Where a collection, of this type, went or came as a whole, whether anything was in it or not.
+    swept: Vec<(LogPosition, String)>,
 }
 
 impl Journal {
@@ -55,6 +57,16 @@ impl Journal {
         assert!(last <= commit.at, "{commit:?} after {last:?}");
         self.of.entry(commit.url.clone()).or_default().push(self.commits.len());
         self.commits.push(commit);
+    }
+
+    /// A collection went, or came under its name.
+    pub fn sweep(&mut self, at: LogPosition, ty: &str) {
+        self.swept.push((at, ty.to_owned()));
+    }
+
+    /// Whether that happened to one of these types behind a place.
+    pub fn sweeps(&self, after: LogPosition, types: &[&str]) -> bool {
+        self.swept.iter().any(|(at, ty)| *at > after && types.contains(&ty.as_str()))
     }
 
     pub fn len(&self) -> usize {
@@ -92,12 +104,19 @@ impl Journal {
         commits[..count].last().copied()
     }
 
-    /// Which of a writer's acknowledged writes the log does not hold.
-    pub fn lost<'w>(&self, acknowledged: &'w [(String, Option<Value>)]) -> Vec<&'w str> {
-        let holds = |url: &str, value: Option<&Value>| {
-            self.of(url).iter().any(|index| self.commits[*index].what.value() == value)
+    /// Which commit each acknowledged write is, in the order of their acknowledgement; `None`: it
+    /// is lost. Each resource has one writer, who writes it again only once that is acknowledged: a
+    /// commit can be only one that follows the one before it.
+    pub fn find(&self, acknowledged: &[(String, Option<Value>)]) -> Vec<Option<usize>> {
+        let mut searched = BTreeMap::<&str, usize>::new();
+        let find = |(url, value): &(String, Option<Value>)| {
+            let (of, url) = self.of.get_key_value(url).map(|(url, of)| (of, url.as_str()))?;
+            let from = searched.entry(url).or_default();
+            let is_it = |index: &usize| self.commits[*index].what.value() == value.as_ref();
+            let found = *from + of[*from..].iter().position(is_it)?;
+            *from = found + 1;
+            Some(of[found])
         };
-        let lost = acknowledged.iter().filter(|(url, value)| !holds(url, value.as_ref()));
-        lost.map(|(url, _)| url.as_str()).collect()
+        acknowledged.iter().map(find).collect()
     }
 }

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::{
     journal::{Journal, What},
-    transcript::{Place, Seen, Transcript},
+    transcript::{Cursor, Place, Seen, Transcript},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,8 +98,14 @@ struct Judge<'j> {
     scanned: LogPosition,
     /// Commits that were found missing: they may yet come, out of order.
     missed: BTreeSet<usize>,
-    /// Updates without a document: a later version must come in their place.
+    /// Updates without a document: a later version must come in their place, before the client is
+    /// told that it has all up to there.
     owed: BTreeMap<String, usize>,
+    /// Where it connected: who was cut between the two knows no more than before, and nor does the
+    /// server that it comes to. `caught-up` holds all the same.
+    began: LogPosition,
+    /// Up to where each of its snapshots was read.
+    snapshots: Vec<(Cursor, LogPosition)>,
     caught_up: bool,
     written: u64,
     /// What its history did not hold, since its collection was dropped before it was read: its
@@ -107,6 +113,15 @@ struct Judge<'j> {
     dropped: Vec<usize>,
     /// It has heard nothing yet since it connected.
     begins: bool,
+}
+
+/// Whether an OperationOutcome says that there is no place, or that the server stops.
+fn asks_to_come_again(outcome: &str) -> bool {
+    let outcome: Value = serde_json::from_str(outcome).unwrap_or_default();
+    let issue = &outcome["issue"][0];
+    let said = |name: &str| issue[name].as_str().unwrap_or_default();
+    said("code") == "throttled"
+        || (said("code") == "transient" && said("diagnostics").ends_with("is stopping"))
 }
 
 /// Right behind a place.
@@ -127,6 +142,8 @@ impl<'j> Judge<'j> {
             scanned: LogPosition::default(),
             missed: BTreeSet::new(),
             owed: BTreeMap::new(),
+            began: LogPosition::default(),
+            snapshots: Vec::new(),
             caught_up: false,
             written: 0,
             dropped: Vec::new(),
@@ -155,6 +172,7 @@ impl<'j> Judge<'j> {
             self.starts_over();
         }
         self.caught_up = false;
+        self.began = self.live.unwrap_or_default();
         self.written = written;
     }
 
@@ -162,6 +180,7 @@ impl<'j> Judge<'j> {
         self.copy.clear();
         self.missed.clear();
         self.owed.clear();
+        self.snapshots.clear();
         self.dropped.clear();
         self.live = None;
         self.scanned = LogPosition::default();
@@ -174,15 +193,21 @@ impl<'j> Judge<'j> {
         if event.event == "OperationOutcome" {
             // Why a stream ends: it changes nothing, and has no id.
             match begins {
-                true => self.verdict.turned_away += 1,
+                true if asks_to_come_again(&event.data) => self.verdict.turned_away += 1,
+                true => self.fault(Kind::Untrue, format!("it fails at once: {}", event.data)),
                 false => self.verdict.broken_off += 1,
             }
             return;
         }
+        let before = std::mem::take(&mut self.last_id);
         self.last_id = Some(event.id.clone()).filter(|id| !id.is_empty());
         if event.event == "reset" {
             if !event.id.is_empty() {
                 self.fault(Kind::Untrue, "a reset with an id");
+            }
+            let had = before.as_deref().and_then(Place::of).map_or(self.scanned, |had| had.at);
+            if !self.journal.sweeps(had, self.types) {
+                self.fault(Kind::Untrue, format!("a reset without a cause: {}", event.data));
             }
             self.verdict.resets += 1;
             return self.starts_over();
@@ -202,14 +227,67 @@ impl<'j> Judge<'j> {
             "deleted" => self.deleted(place, &event.data),
             name => self.resource(name, place, &event.data),
         }
+        if place.scans {
+            self.reads_on(&event.id, place);
+        }
+    }
+
+    /// A snapshot has been read up to here. What is replayed leaves that as it is.
+    fn reads_on(&mut self, id: &str, place: Place) {
+        let Some(cursor) = Cursor::of(id) else {
+            return self.fault(Kind::Untrue, format!("a history without a cursor: {id}"));
+        };
+        match self.snapshots.last_mut() {
+            Some((last, _)) if *last > cursor => {
+                self.fault(Kind::OutOfOrder, format!("back to {cursor:?}"));
+            }
+            Some((last, _)) if *last == cursor => {}
+            Some((last, at)) if *at == place.at => *last = cursor,
+            _ => self.snapshots.push((cursor, place.at)),
+        }
+    }
+
+    /// As of where a resource was read; what was written later it was, or will be, sent anew. The
+    /// last snapshot may have been read to the end.
+    fn read_at(&self, url: &str) -> LogPosition {
+        let (ty, id) = url.split_once('/').unwrap_or_default();
+        let ty = self.types.iter().position(|name| *name == ty).unwrap_or_default();
+        let cursor = Cursor { ty, id: id.to_owned() };
+        let at = self.snapshots.partition_point(|(last, _)| *last < cursor);
+        let snapshot = self.snapshots.get(at).or(self.snapshots.last());
+        snapshot.map_or(LogPosition::default(), |(_, at)| *at)
+    }
+
+    /// The client has all, it is told: also what was left out for something newer. That is still to
+    /// come only where nothing is found any more, and a deletion follows.
+    fn must_be_paid(&mut self, since: LogPosition) {
+        for (url, index) in std::mem::take(&mut self.owed) {
+            if self.copy.get(&url).is_some_and(|had| *had >= index) {
+                continue;
+            }
+            if self.journal.get(index).at <= since {
+                self.owed.insert(url, index);
+                continue;
+            }
+            let mut later = self.journal.of(&url).iter().filter(|later| **later > index);
+            let exact = later
+                .find_map(|later| Some(self.journal.get(*later)).filter(|commit| commit.exact));
+            match exact.is_some_and(|commit| commit.what.value().is_none()) {
+                true => drop(self.owed.insert(url, index)),
+                false => self.misses(index),
+            }
+        }
     }
 
     fn checkpoint(&mut self, id: &str) {
         self.last_id = Some(id.to_owned());
         self.begins = false;
         match Place::of(id) {
-            Some(place) if place.scans => {}
-            Some(place) => self.moved_to(place),
+            Some(place) if place.scans => self.reads_on(id, place),
+            Some(place) => {
+                self.moved_to(place);
+                self.must_be_paid(self.began);
+            }
             None => self.fault(Kind::Untrue, format!("a checkpoint without a place: {id}")),
         }
     }
@@ -220,6 +298,7 @@ impl<'j> Judge<'j> {
             self.fault(Kind::Untrue, "caught up twice");
         }
         self.moved_to(place);
+        self.must_be_paid(LogPosition::default());
         for index in std::mem::take(&mut self.dropped) {
             self.misses(index);
         }
@@ -292,8 +371,10 @@ impl<'j> Judge<'j> {
                 self.dropped.push(now);
                 continue;
             }
-            if is_there && !journal.get(now).exact {
-                // It may have been read in a batch with a later one.
+            // What a snapshot has was not looked up; later it may have been, together with what came.
+            let read = journal.last_before(commits, self.read_at(url));
+            let was_read = had >= read.filter(|read| journal.get(*read).what.value().is_some());
+            if is_there && !journal.get(now).exact && was_read {
                 self.owed.insert(url.to_owned(), now);
             } else {
                 self.misses(now);

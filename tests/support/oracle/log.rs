@@ -1,7 +1,7 @@
 //! The database's own log, read by a plain change stream over the whole cluster, and each
 //! document rebuilt from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fhirtail::position::LogPosition;
 use futures_util::StreamExt;
@@ -38,6 +38,8 @@ struct Rebuilt {
     at: LogPosition,
     /// Collection → id → document.
     documents: BTreeMap<String, BTreeMap<String, Document>>,
+    /// The collections that there have been.
+    seen: BTreeSet<String>,
 }
 
 impl Rebuilt {
@@ -79,7 +81,7 @@ impl Rebuilt {
                 self.documents.insert(to, moved);
             }
             OperationType::DropDatabase => {
-                let all: Vec<String> = self.documents.keys().cloned().collect();
+                let all: Vec<String> = self.seen.iter().cloned().collect();
                 all.iter().for_each(|collection| drop(self.sweep(collection)));
             }
             _ => {}
@@ -88,10 +90,12 @@ impl Rebuilt {
 
     fn is(&mut self, collection: &str, key: String, document: Document, exact: bool) {
         self.push(collection, &key, What::Is(json(&document)), exact);
+        self.seen.insert(collection.to_owned());
         self.documents.entry(collection.to_owned()).or_default().insert(key, document);
     }
 
     fn sweep(&mut self, collection: &str) -> BTreeMap<String, Document> {
+        self.journal.sweep(self.at, collection);
         let swept = self.documents.remove(collection).unwrap_or_default();
         swept.keys().for_each(|key| self.push(collection, key, What::Swept(None), true));
         swept

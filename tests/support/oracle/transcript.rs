@@ -60,3 +60,20 @@ impl Place {
         Some(Self { at, scans })
     }
 }
+
+/// How far a history has come, as an id says it: the place of the type among those that are read,
+/// and the id of the last resource.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor {
+    pub ty: usize,
+    pub id: String,
+}
+
+impl Cursor {
+    /// Reads an id, by the words of its documentation.
+    pub fn of(id: &str) -> Option<Self> {
+        let mut fields = id.splitn(6, '~').skip(4);
+        let ty = usize::from_str_radix(fields.next()?, 36).ok()?;
+        Some(Self { ty, id: fields.next()?.strip_prefix('i')?.to_owned() })
+    }
+}
