@@ -238,9 +238,9 @@ struct Reader {
 }
 
 impl Reader {
-    async fn open(url: String) -> Self {
+    async fn open(url: String, replica: Replica) -> Self {
         let stream = lenient(&url, None).await;
-        Self { url, stream, replica: Replica::default(), id: None }
+        Self { url, stream, replica, id: None }
     }
 
     fn take(&mut self, event: &Event) {
@@ -271,8 +271,8 @@ impl Reader {
 
 /// A client that is cut now and then: it is level once it hears so on a connection of after the
 /// last write.
-async fn restless(url: String, every: usize, written: CancellationToken) -> Copy {
-    let mut reader = Reader::open(url).await;
+async fn restless(url: String, replica: Replica, every: usize, written: CancellationToken) -> Copy {
+    let mut reader = Reader::open(url, replica).await;
     reader.until_written(every, &written).await;
     reader.cut().await;
     while !reader.replica.caught_up {
@@ -283,8 +283,13 @@ async fn restless(url: String, every: usize, written: CancellationToken) -> Copy
 }
 
 /// A client that is never cut: its copy comes to be what is found.
-async fn steady(url: String, written: CancellationToken, expected: Expected) -> Copy {
-    let mut reader = Reader::open(url).await;
+async fn steady(
+    url: String,
+    replica: Replica,
+    written: CancellationToken,
+    expected: Expected,
+) -> Copy {
+    let mut reader = Reader::open(url, replica).await;
     reader.until_written(usize::MAX, &written).await;
     let expected = expected.await.expect("what is found");
     let arrives = async {
@@ -327,9 +332,11 @@ async fn holds(
         let query = Query::drawn(&mut dice, with_compartments);
         let (tell, expected) = tokio::sync::oneshot::channel();
         let (url, written) = (app.url(&query.path()), written.clone());
+        // What compartments can be followed by tells what was in a filter too.
+        let replica = if with_compartments { Replica::default() } else { Replica::unsure() };
         let client: JoinHandle<Copy> = match number % 2 {
-            0 => tokio::spawn(steady(url, written, expected)),
-            _ => tokio::spawn(restless(url, 1 + dice.below(25), written)),
+            0 => tokio::spawn(steady(url, replica, written, expected)),
+            _ => tokio::spawn(restless(url, replica, 1 + dice.below(25), written)),
         };
         clients.push((query, tell, client));
     }

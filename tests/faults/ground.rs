@@ -75,6 +75,13 @@ impl Mongo {
         Self { client, db, uri, since, journal: Mutex::default(), _set: None }
     }
 
+    /// A collection's updates come with their documents.
+    pub(crate) async fn keep_images(&self, collection: &str) {
+        let images = doc! {"enabled": true};
+        let change = doc! {"collMod": collection, "changeStreamPreAndPostImages": images};
+        self.db.run_command(change).await.expect("changed");
+    }
+
     /// From now on the oracle reads the log as it grows: later its beginning will be gone.
     pub(crate) fn read_along(&self) {
         let (client, name, since) = (self.client.clone(), self.db.name().to_owned(), self.since);
