@@ -3,7 +3,7 @@
 //!
 //! [`table`] names every metric; `docs/METRICS.md` says what to do about each.
 
-use std::{io::IsTerminal, panic, time::Duration};
+use std::{env, io::IsTerminal, panic, time::Duration};
 
 use jiff::Timestamp;
 use metrics::{Gauge, counter};
@@ -45,6 +45,19 @@ pub fn start() -> Result<Traces, TracesError> {
     let _ = subscriber(logs.with_filter(lines(filter)), &traces).try_init();
     traces.announce();
     Ok(traces)
+}
+
+/// A variable that says something.
+fn said(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The variable by which OpenTelemetry is asked for traces, if it is and none takes that back.
+fn asked_for() -> Option<&'static str> {
+    let endpoints = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+    let is = |name, value| said(name).is_some_and(|said| said.eq_ignore_ascii_case(value));
+    let taken_back = is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none");
+    endpoints.into_iter().find(|name| !taken_back && said(name).is_some())
 }
 
 /// Of what `filter` lets through, what becomes a line: no span.

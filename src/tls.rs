@@ -68,6 +68,12 @@ pub enum TlsError {
     },
 }
 
+/// What clients in this process encrypt with, who bring nothing of their own.
+pub(crate) fn provide() {
+    // An error means that the process has a provider already, which serves as well.
+    let _ = ring::default_provider().install_default();
+}
+
 /// Where certificate and key are.
 #[derive(Debug)]
 struct Files {

@@ -9,6 +9,7 @@ use reqwest::{
 use serde::Deserialize;
 
 use super::Failure;
+use crate::tls;
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// As much of an error's body as is read.
@@ -18,8 +19,7 @@ const MAX_ERROR_BODY: usize = 256 * 1024;
 pub(super) fn client(
     build: impl FnOnce(ClientBuilder) -> ClientBuilder,
 ) -> Result<Client, Failure> {
-    // An error means that the process has a provider already, which serves as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    tls::provide();
     let agent = concat!("fhirtail/", env!("CARGO_PKG_VERSION"));
     build(Client::builder().user_agent(agent).connect_timeout(CONNECT))
         .build()

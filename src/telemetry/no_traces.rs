@@ -1,10 +1,12 @@
 //! What stands for traces where they are not built in (the feature `otel`).
 
-use std::{convert::Infallible, env};
+use std::convert::Infallible;
 
 use axum::http::HeaderMap;
 use tracing::{Span, warn};
 use tracing_subscriber::layer::Identity;
+
+use super::asked_for;
 
 /// There are none that could fail.
 pub type TracesError = Infallible;
@@ -25,8 +27,7 @@ impl Traces {
 
     /// Who asks for them in vain is told so.
     pub(super) fn announce(&self) {
-        let asked = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
-        if let Some(asked) = asked.into_iter().find(|name| env::var_os(name).is_some()) {
+        if let Some(asked) = asked_for() {
             warn!("{asked} is set, but this fhirtail was built without `--features otel`");
         }
     }

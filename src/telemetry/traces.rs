@@ -3,8 +3,6 @@
 //! All is said by OpenTelemetry's own environment variables; without an endpoint among them
 //! nothing is traced and nothing leaves. `docs/TRACES.md` names the spans.
 
-use std::env;
-
 use axum::http::HeaderMap;
 use opentelemetry::{
     KeyValue,
@@ -12,14 +10,16 @@ use opentelemetry::{
     trace::{TraceContextExt, TracerProvider},
 };
 use opentelemetry_otlp::{
-    ExporterBuildError, OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_PROTOCOL,
-    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, Protocol, SpanExporter,
-    WithExportConfig,
+    ExporterBuildError, OTEL_EXPORTER_OTLP_PROTOCOL, OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, Protocol,
+    SpanExporter, WithExportConfig,
 };
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use tracing::{Span, Subscriber, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
+
+use super::{asked_for, said};
+use crate::tls;
 
 /// Why nothing can be traced, though somebody asks for it.
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +40,11 @@ pub struct Traces(Option<SdkTracerProvider>);
 impl Traces {
     /// As the environment has it.
     pub(super) fn of_environment() -> Result<Self, TracesError> {
-        if !asked_for() {
+        if asked_for().is_none() {
             return Ok(Self(None));
         }
         let protocol = protocol()?;
-        // An error means that the process has a provider already, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        tls::provide();
         let exporter = SpanExporter::builder().with_http().with_protocol(protocol).build()?;
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
@@ -81,19 +80,6 @@ impl Drop for Traces {
             tracing::warn!(%error, "the last traces were not sent");
         }
     }
-}
-
-/// A variable that says something.
-fn said(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-fn asked_for() -> bool {
-    let endpoints = [OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT];
-    let is = |name, value| said(name).is_some_and(|said| said.eq_ignore_ascii_case(value));
-    endpoints.into_iter().any(|name| said(name).is_some())
-        && !is("OTEL_SDK_DISABLED", "true")
-        && !is("OTEL_TRACES_EXPORTER", "none")
 }
 
 /// That which is asked for; OTLP's default is protobuf.

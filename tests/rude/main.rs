@@ -26,7 +26,7 @@ mod support;
 #[path = "../faults/writers.rs"]
 mod writers;
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use ground::Folder;
 use lab::{Cast, Lab, clients, survive_on, until};
@@ -68,8 +68,6 @@ async fn bear_within(more: usize, name: &str, misbehave: impl AsyncFn(SocketAddr
         let files = lab.servers()[0].open_files();
         let memory = lab.servers()[0].memory();
         misbehave(address).await;
-        // Whatever is made once for all is there from now on.
-        let first = settled(lab).await;
         let end = std::time::Instant::now() + lab::fault_time();
         loop {
             misbehave(address).await;
@@ -81,15 +79,9 @@ async fn bear_within(more: usize, name: &str, misbehave: impl AsyncFn(SocketAddr
         let most = files + 2 * usize::try_from(clients()).expect("a count");
         until("files are closed", 10, || lab.servers()[0].open_files() <= most).await;
         let now = || lab.servers()[0].memory();
-        eprintln!("{name}: {} KB after {} and {} KB", now() >> 10, memory >> 10, first >> 10);
+        eprintln!("{name}: {} KB after {} KB", now() >> 10, memory >> 10);
         until("memory is given back", 10, || now() < memory + more).await;
         assert_eq!(lab.shared.refused(), 0, "others' writes were refused");
     })
     .await;
-}
-
-/// Its memory once connections of before have ended.
-async fn settled(lab: &Lab<Folder>) -> usize {
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    lab.servers()[0].memory()
 }
