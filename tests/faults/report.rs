@@ -10,8 +10,9 @@ use crate::{
     lab::{Lab, Resets},
     support::oracle::{
         journal::{Journal, What},
-        judge::{Fault, Kind, judge},
+        judge::judge,
         transcript::{Seen, Transcript},
+        verdict::{Fault, Kind},
     },
 };
 

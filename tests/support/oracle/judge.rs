@@ -9,6 +9,9 @@
 //! - `caught-up` comes only when all is sent that was written before the client asked;
 //! - who has consumed an id resumes by it, and is sent what follows; after `reset`, all anew.
 
+mod lacking;
+mod sent;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use fhirtail::{
@@ -18,48 +21,10 @@ use fhirtail::{
 use serde_json::Value;
 
 use super::{
-    journal::{Journal, What},
+    journal::Journal,
     transcript::{Cursor, Place, Seen, Transcript},
+    verdict::{Fault, Kind, Verdict},
 };
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    Missing,
-    Repeated,
-    OutOfOrder,
-    /// What was never committed, or not under this id.
-    Wrong,
-    /// A control event, or the transcript itself, says what does not hold.
-    Untrue,
-}
-
-#[derive(Debug, Clone)]
-pub struct Fault {
-    pub kind: Kind,
-    /// Which line of the transcript shows it.
-    pub line: usize,
-    pub what: String,
-}
-
-/// What is to be said of one client.
-#[derive(Debug, Default)]
-pub struct Verdict {
-    pub events: usize,
-    pub connections: usize,
-    pub resets: usize,
-    pub caught_up: usize,
-    /// How many streams ended with word of a failure.
-    pub broken_off: usize,
-    /// How often it was told to come again, and nothing else.
-    pub turned_away: usize,
-    pub faults: Vec<Fault>,
-}
-
-impl Verdict {
-    pub fn count(&self, kind: Kind) -> usize {
-        self.faults.iter().filter(|fault| fault.kind == kind).count()
-    }
-}
 
 /// Judges a client of these types, that was there until it had all up to `end`, if it was.
 pub fn judge(
@@ -258,27 +223,6 @@ impl<'j> Judge<'j> {
         snapshot.map_or(LogPosition::default(), |(_, at)| *at)
     }
 
-    /// The client has all, it is told: also what was left out for something newer. That is still to
-    /// come only where nothing is found any more, and a deletion follows.
-    fn must_be_paid(&mut self, since: LogPosition) {
-        for (url, index) in std::mem::take(&mut self.owed) {
-            if self.copy.get(&url).is_some_and(|had| *had >= index) {
-                continue;
-            }
-            if self.journal.get(index).at <= since {
-                self.owed.insert(url, index);
-                continue;
-            }
-            let mut later = self.journal.of(&url).iter().filter(|later| **later > index);
-            let exact = later
-                .find_map(|later| Some(self.journal.get(*later)).filter(|commit| commit.exact));
-            match exact.is_some_and(|commit| commit.what.value().is_none()) {
-                true => drop(self.owed.insert(url, index)),
-                false => self.misses(index),
-            }
-        }
-    }
-
     fn checkpoint(&mut self, id: &str) {
         self.last_id = Some(id.to_owned());
         self.begins = false;
@@ -324,154 +268,5 @@ impl<'j> Judge<'j> {
         let place = place.at.max(before);
         self.pass(behind(place));
         self.live = Some(place);
-    }
-
-    /// Whatever lies before `end` must be in the client's copy.
-    fn pass(&mut self, end: LogPosition) {
-        let Some(live) = self.live else { return self.settle(end) };
-        for index in self.journal.between(live, end) {
-            let commit = self.journal.get(index);
-            let newer = self.copy.get(&commit.url).is_some_and(|had| *had >= index);
-            if !self.wants(&commit.url) || newer {
-                continue;
-            }
-            match (&commit.what, commit.exact) {
-                (What::Is(_), false) => drop(self.owed.insert(commit.url.clone(), index)),
-                _ => self.misses(index),
-            }
-        }
-    }
-
-    fn misses(&mut self, index: usize) {
-        let commit = self.journal.get(index);
-        let reset = if matches!(commit.what, What::Swept(_)) { ", a reset" } else { "" };
-        self.missed.insert(index);
-        self.fault(Kind::Missing, format!("{} of {:?}{reset}", commit.url, commit.at));
-    }
-
-    /// The history is over: the client's copy must be the database as of right before `end`.
-    fn settle(&mut self, end: LogPosition) {
-        let journal = self.journal;
-        for (url, commits) in journal.resources() {
-            let Some(now) = journal.last_before(commits, end).filter(|_| self.wants(url)) else {
-                continue;
-            };
-            let had = self.copy.get(url).copied();
-            let is_there = journal.get(now).what.value().is_some();
-            let held = had.is_some_and(|had| journal.get(had).what.value().is_some());
-            // A document that was looked up may be of a later commit.
-            let newer = had.is_some_and(|had| had > now);
-            if had == Some(now) || newer || !(is_there || held) {
-                continue;
-            }
-            // A read as of an instant finds nothing of a collection that was dropped since. The
-            // client is told so by the reset that the drop asks for.
-            let is_drop = |index: &&usize| matches!(journal.get(**index).what, What::Swept(None));
-            if commits.iter().filter(|index| **index > now).any(|index| is_drop(&index)) {
-                self.dropped.push(now);
-                continue;
-            }
-            // What a snapshot has was not looked up; later it may have been, together with what came.
-            let read = journal.last_before(commits, self.read_at(url));
-            let was_read = had >= read.filter(|read| journal.get(*read).what.value().is_some());
-            if is_there && !journal.get(now).exact && was_read {
-                self.owed.insert(url.to_owned(), now);
-            } else {
-                self.misses(now);
-                self.copy.insert(url.to_owned(), now);
-            }
-        }
-    }
-
-    fn resource(&mut self, name: &str, place: Place, data: &str) {
-        let value: Value = serde_json::from_str(data).unwrap_or_default();
-        let member = |name: &str| value[name].as_str().unwrap_or_default();
-        let url = format!("{}/{}", member("resourceType"), member("id"));
-        if name != member("resourceType") || !self.wants(&url) {
-            return self.fault(Kind::Wrong, format!("{name} with {data}"));
-        }
-        // Where a version was written more than once, the one that the id names.
-        let (journal, named) = (self.journal, behind(place.at));
-        let versions = journal.of(&url);
-        let before = versions.partition_point(|index| journal.get(*index).at < named);
-        let (before, after) = versions.split_at(before);
-        let is_it = |index: &&usize| journal.get(**index).what.value() == Some(&value);
-        match before.iter().rev().find(is_it).or_else(|| after.iter().find(is_it)).copied() {
-            Some(version) => self.takes(url, version, place),
-            None => self.fault(Kind::Wrong, format!("never written: {data}")),
-        }
-    }
-
-    fn deleted(&mut self, place: Place, data: &str) {
-        let bundle: Value = serde_json::from_str(data).unwrap_or_default();
-        let url = bundle["entry"][0]["request"]["url"].as_str().unwrap_or_default().to_owned();
-        let is_it = |index: &usize| {
-            let commit = self.journal.get(*index);
-            commit.at == place.at && commit.what == What::Gone
-        };
-        match self.journal.of(&url).iter().copied().find(is_it) {
-            Some(version) => self.takes(url, version, place),
-            None => self.fault(Kind::Wrong, format!("{url} was not deleted at {:?}", place.at)),
-        }
-    }
-
-    /// The client takes a commit that was sent under a place.
-    fn takes(&mut self, url: String, version: usize, place: Place) {
-        let had = self.copy.get(&url).copied();
-        let what = format!("{url} of {:?}", self.journal.get(version).at);
-        if self.missed.remove(&version) {
-            // Not missing, then, but late.
-            self.verdict.faults.retain(|f| f.kind != Kind::Missing || !f.what.starts_with(&what));
-            self.copy.entry(url).and_modify(|had| *had = version.max(*had)).or_insert(version);
-            return self.fault(Kind::OutOfOrder, what);
-        }
-        match had.cmp(&Some(version)) {
-            std::cmp::Ordering::Equal => return self.fault(Kind::Repeated, what),
-            std::cmp::Ordering::Greater => return self.fault(Kind::OutOfOrder, what),
-            std::cmp::Ordering::Less => {}
-        }
-        if !self.is_named(&url, version, place) {
-            self.fault(Kind::Wrong, format!("{what} under {:?}", place.at));
-        }
-        match (place.scans, self.live) {
-            (true, None) if place.at < self.scanned => {
-                self.fault(Kind::OutOfOrder, format!("{what} under {:?}", place.at));
-            }
-            (true, None) => self.scanned = place.at,
-            (true, Some(_)) => self.fault(Kind::Untrue, format!("history after live: {what}")),
-            (false, live) if place.at <= live.unwrap_or(self.scanned) => {
-                return self.fault(Kind::OutOfOrder, format!("{what} under {:?}", place.at));
-            }
-            (false, _) => {
-                self.pass(place.at);
-                self.live = Some(place.at);
-            }
-        }
-        self.copy.insert(url, version);
-    }
-
-    /// Whether the place is that of the version: in a scan, that of a snapshot in which it was
-    /// the current one; else its own.
-    fn is_named(&self, url: &str, version: usize, place: Place) -> bool {
-        let of_it = self.journal.of(url);
-        if place.scans && place.at.consumed == 0 {
-            return self.journal.last_before(of_it, place.at) == Some(version);
-        }
-        let named = of_it.iter().copied().find(|index| self.journal.get(*index).at == place.at);
-        named.is_some_and(|named| {
-            named == version || (!self.journal.get(named).exact && named < version)
-        })
-    }
-
-    fn ends(&mut self, end: LogPosition) {
-        self.pass(behind(end));
-        for index in std::mem::take(&mut self.dropped) {
-            self.misses(index);
-        }
-        for (url, index) in std::mem::take(&mut self.owed) {
-            if self.copy.get(&url).is_none_or(|had| *had < index) {
-                self.misses(index);
-            }
-        }
     }
 }

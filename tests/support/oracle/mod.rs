@@ -4,10 +4,12 @@
 //! the database and the [`journal::Journal`]: other cursor, other BSON reader, other counting.
 //! [`file`] reads the embedded store's in the same way.
 //! [`transcript::Transcript`] is all that one client saw, over all its connections.
-//! [`judge::judge`] is pure, and says what is missing, repeated, out of order, wrong or untrue.
+//! [`judge::judge`] is pure, and gives a [`verdict::Verdict`]: what is missing, repeated, out of
+//! order, wrong or untrue.
 
 pub mod file;
 pub mod journal;
 pub mod judge;
 pub mod log;
 pub mod transcript;
+pub mod verdict;

@@ -1,0 +1,72 @@
+//! The oracle itself: it finds nothing in what an honest server sends, whatever is cut and
+//! resumed, and finds each fault that is planted.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
+
+mod dropped;
+mod honest;
+mod planted;
+#[path = "../support/mod.rs"]
+mod support;
+mod updated;
+
+use fhirtail::position::LogPosition;
+use serde_json::json;
+
+use honest::{TYPES, honest, said, verdict};
+use support::oracle::{
+    journal::{Commit, Journal, What},
+    judge::judge,
+    transcript::{Seen, Transcript},
+    verdict::Kind,
+};
+
+#[test]
+fn an_honest_server_is_found_honest() {
+    for seed in 0..2_000 {
+        let (journal, transcript) = honest(seed);
+        let verdict = verdict(&journal, &transcript);
+        assert!(verdict.faults.is_empty(), "{seed}: {:#?}", verdict.faults);
+        assert!(verdict.events > 10 && verdict.connections > 0, "{seed}: {verdict:?}");
+    }
+}
+
+/// Only a server without a place for it, or one that stops, may turn a client away at once.
+#[test]
+fn a_stream_that_fails_at_once_is_not_turned_away() {
+    let of = |code: &str, text: &str| {
+        let issue = json!([{"severity": "error", "code": code, "diagnostics": text}]);
+        let outcome = json!({"resourceType": "OperationOutcome", "issue": issue}).to_string();
+        let seen = vec![
+            Seen::Connected { from: None, written: 0 },
+            said("OperationOutcome", String::new(), outcome),
+        ];
+        judge(&Journal::default(), &TYPES, &Transcript { seen }, None)
+    };
+    let stopping = "the store does not answer: this server is stopping";
+    for allowed in [of("throttled", "too many"), of("transient", stopping)] {
+        assert!(allowed.faults.is_empty() && allowed.turned_away == 1, "{allowed:?}");
+    }
+    for failed in [of("exception", "a defect"), of("transient", "the store does not answer: x")] {
+        assert_eq!((failed.count(Kind::Untrue), failed.turned_away), (1, 0), "{failed:?}");
+    }
+}
+
+#[test]
+fn a_writers_lost_write_is_found() {
+    let mut journal = Journal::default();
+    let value = |n: u64| json!({"language": format!("w{n}")});
+    let whats = [What::Is(value(1)), What::Gone, What::Is(value(2)), What::Is(value(3))];
+    for (time, what) in (1..).zip(whats) {
+        let at = LogPosition { time, consumed: 1 };
+        journal.push(Commit { at, url: "Patient/1".into(), what, exact: true });
+    }
+    let put = |n| ("Patient/1".to_owned(), Some(value(n)));
+    let gone = ("Patient/1".to_owned(), None);
+    // What was not acknowledged may be there all the same.
+    let held = [put(1), gone.clone(), put(3)];
+    assert_eq!(journal.find(&held), [Some(0), Some(1), Some(3)]);
+    assert_eq!(journal.find(&[put(1), put(9)]), [Some(0), None]);
+    // A deletion of before is not this one.
+    assert_eq!(journal.find(&[put(2), gone.clone(), put(3)]), [Some(2), None, Some(3)]);
+    assert_eq!(journal.find(&[put(1), gone.clone(), gone]), [Some(0), Some(1), None]);
+}
