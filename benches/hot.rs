@@ -125,20 +125,15 @@ fn frame(criterion: &mut Criterion) {
 }
 
 fn verdict(criterion: &mut Criterion) {
-    let change = Change {
-        position: LogPosition::before(7),
-        committed: jiff::Timestamp::UNIX_EPOCH,
-        kind: ChangeKind::Upsert {
-            ty: observation(),
-            id: ID.into(),
-            doc: DocId::Text(ID.into()),
-            updated_ms: Some(1_700_000_000_123),
-            json: json(),
-            before: Before::Absent,
-        },
-        repeats: None,
-        as_of: None,
+    let kind = ChangeKind::Upsert {
+        ty: observation(),
+        id: ID.into(),
+        doc: DocId::Text(ID.into()),
+        updated_ms: Some(1_700_000_000_123),
+        json: json(),
+        before: Before::Absent,
     };
+    let change = Change::new(LogPosition::before(7), jiff::Timestamp::UNIX_EPOCH, kind);
     let members = Members::new(vec![PATIENT.into()]);
     let scopes = [
         ("unrestricted", Scope::System),

@@ -55,13 +55,7 @@ fn entry(was: Was, now: Option<Seen>) -> Arc<Entry> {
         None => ChangeKind::Delete { ty, id, doc, before },
     };
     let committed = jiff::Timestamp::UNIX_EPOCH;
-    Entry::new(Change {
-        position: LogPosition::default(),
-        committed,
-        kind,
-        repeats: None,
-        as_of: None,
-    })
+    Entry::new(Change::new(LogPosition::default(), committed, kind))
 }
 
 fn plan(scope: Scope, search: Option<&str>) -> Plan {

@@ -249,7 +249,7 @@ mod tests {
 
     fn change(kind: ChangeKind) -> Change {
         let committed = jiff::Timestamp::UNIX_EPOCH;
-        Change { position: LogPosition::default(), committed, kind, repeats: None, as_of: None }
+        Change::new(LogPosition::default(), committed, kind)
     }
 
     fn doc(id: &str) -> DocId {

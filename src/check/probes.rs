@@ -16,7 +16,7 @@ use super::{
 };
 use crate::store::mongo::{
     catalog,
-    changes::change_stream,
+    change_stream::change_stream,
     connect::{self, Dialed},
     errors,
     event::time_in_token,

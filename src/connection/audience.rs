@@ -293,13 +293,7 @@ mod tests {
         };
         let position = LogPosition { time, consumed: 1 };
         let repeats = repeats.map(|time| LogPosition { time, consumed: 1 });
-        Entry::new(Change {
-            position,
-            committed: Timestamp::UNIX_EPOCH,
-            kind,
-            repeats,
-            as_of: None,
-        })
+        Entry::new(Change { repeats, ..Change::new(position, Timestamp::UNIX_EPOCH, kind) })
     }
 
     /// Two at one place, who sat down before a change and behind it: what repeats that is for the

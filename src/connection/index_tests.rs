@@ -90,13 +90,7 @@ impl Draft {
             Kind::Replaced => ChangeKind::Replaced { ty },
         };
         let position = LogPosition { time, consumed: 1 };
-        Entry::new(Change {
-            position,
-            committed: jiff::Timestamp::UNIX_EPOCH,
-            kind,
-            repeats: None,
-            as_of: None,
-        })
+        Entry::new(Change::new(position, jiff::Timestamp::UNIX_EPOCH, kind))
     }
 }
 
@@ -416,13 +410,7 @@ fn what_nobody_carries_is_not_looked_into() {
         before: Before::Known(Image { bytes: 1, encode }),
     };
     let (position, committed) = (LogPosition::before(9), jiff::Timestamp::UNIX_EPOCH);
-    assert_eq!(
-        called(
-            &index,
-            &Entry::new(Change { position, committed, kind, repeats: None, as_of: None })
-        ),
-        [].into()
-    );
+    assert_eq!(called(&index, &Entry::new(Change::new(position, committed, kind))), [].into());
 }
 
 /// Streams have a voice in common where they carry the same under the same ids, whatever their

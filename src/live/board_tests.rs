@@ -15,18 +15,13 @@ fn change(time: u64) -> Change {
     let ty = crate::fhir::ResourceType::parse("Basic").unwrap();
     let position = LogPosition { time, consumed: 1 };
     let committed = jiff::Timestamp::UNIX_EPOCH;
-    Change { position, committed, kind: ChangeKind::Replaced { ty }, repeats: None, as_of: None }
+    Change::new(position, committed, ChangeKind::Replaced { ty })
 }
 
 /// The changes at these times.
 fn pending(times: std::ops::Range<u64>) -> Pending {
     let level = at(times.end - 1);
-    Pending::new(ChangeBatch {
-        changes: times.map(change).collect(),
-        level,
-        quiet: false,
-        owing: Vec::new(),
-    })
+    Pending::new(ChangeBatch::new(times.map(change).collect(), level, false))
 }
 
 fn at(time: u64) -> LogPosition {
@@ -208,8 +203,7 @@ fn changes_of_one_place_stay_together() {
     bench.board.lane_bytes = WEIGHT;
     let mut stream = bench.ask(0);
     let changes = [1, 2, 2, 2, 3].map(change).to_vec();
-    let mut rest =
-        Pending::new(ChangeBatch { changes, level: at(3), quiet: true, owing: Vec::new() });
+    let mut rest = Pending::new(ChangeBatch::new(changes, at(3), true));
     let mut taken = Vec::new();
     while bench.feed(0, &mut rest) != Fed::All || taken.last() != Some(&3) {
         taken.extend(bench.take(&mut stream).unwrap());

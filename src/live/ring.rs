@@ -196,18 +196,12 @@ mod tests {
             before: Before::Absent,
         };
         let position = LogPosition { time, consumed: 1 };
-        Change {
-            position,
-            committed: jiff::Timestamp::UNIX_EPOCH,
-            kind,
-            repeats: None,
-            as_of: None,
-        }
+        Change::new(position, jiff::Timestamp::UNIX_EPOCH, kind)
     }
 
     fn batch(times: std::ops::Range<u64>) -> ChangeBatch {
         let level = LogPosition::before(times.end);
-        ChangeBatch { changes: times.map(change).collect(), level, quiet: true, owing: Vec::new() }
+        ChangeBatch::new(times.map(change).collect(), level, true)
     }
 
     fn times(page: &Page) -> Vec<u64> {

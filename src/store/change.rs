@@ -40,7 +40,21 @@ pub struct Change {
     pub as_of: Option<u64>,
 }
 
+impl ChangeBatch {
+    /// Of a reader that has each resource as of its own change: nothing is owed.
+    #[must_use]
+    pub fn new(changes: Vec<Change>, level: LogPosition, quiet: bool) -> Self {
+        Self { changes, level, quiet, owing: Vec::new() }
+    }
+}
+
 impl Change {
+    /// One that brings its resource as of itself.
+    #[must_use]
+    pub fn new(position: LogPosition, committed: Timestamp, kind: ChangeKind) -> Self {
+        Self { position, committed, kind, repeats: None, as_of: None }
+    }
+
     /// Whether it says anything to who has taken all changes of its reader after `origin`. One that
     /// repeats another is for those alone who began behind that.
     #[must_use]

@@ -97,7 +97,7 @@ impl Changes for Reader {
             self.level = self.level.max(batch.level);
         }
         let quiet = all && batch.quiet;
-        Ok(ChangeBatch { changes, level: self.level, quiet, owing: Vec::new() })
+        Ok(ChangeBatch::new(changes, self.level, quiet))
     }
 
     async fn close(self: Box<Self>) {

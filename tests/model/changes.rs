@@ -36,12 +36,7 @@ impl Changes for Reader {
         self.store.meet(Call::Next).await?;
         // No word from the log, now and then.
         if self.store.roll(12) == 11 {
-            return Ok(ChangeBatch {
-                changes: Vec::new(),
-                level: self.level,
-                quiet: false,
-                owing: Vec::new(),
-            });
+            return Ok(ChangeBatch::new(Vec::new(), self.level, false));
         }
         let most = 1 + self.store.roll(self.store.knobs.log_batch as u64) as usize;
         let world = self.store.world();
@@ -66,7 +61,7 @@ impl Changes for Reader {
             self.level = self.level.max(world.head());
         }
         self.idle = quiet;
-        Ok(ChangeBatch { changes, level: self.level, quiet, owing: Vec::new() })
+        Ok(ChangeBatch::new(changes, self.level, quiet))
     }
 
     async fn close(self: Box<Self>) {}

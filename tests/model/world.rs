@@ -261,7 +261,7 @@ impl Effect {
 }
 
 fn change(position: LogPosition, kind: ChangeKind) -> Change {
-    Change { position, committed: jiff::Timestamp::UNIX_EPOCH, kind, repeats: None, as_of: None }
+    Change::new(position, jiff::Timestamp::UNIX_EPOCH, kind)
 }
 
 fn image(json: &Bytes) -> Image {

@@ -112,7 +112,7 @@ fn read_batch(txn: &ReadTransaction, mut next: u64) -> Result<ChangeBatch, Fault
     }
     // Not before(next), where a change may yet come: where the last one is consumed.
     let level = LogPosition { time: next.saturating_sub(1), consumed: 1 };
-    Ok(ChangeBatch { changes, level, quiet, owing: Vec::new() })
+    Ok(ChangeBatch::new(changes, level, quiet))
 }
 
 fn change(
@@ -130,7 +130,7 @@ fn change(
         ChangeKind::Upsert { ty, id, doc, updated_ms: Some(ms), json, before }
     };
     let position = LogPosition { time: seq, consumed: 1 };
-    Ok(Change { position, committed: instant(ms), kind, repeats: None, as_of: None })
+    Ok(Change::new(position, instant(ms), kind))
 }
 
 fn before_image(json: &[u8]) -> Before {

@@ -8,31 +8,29 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use mongodb::{
-    Database,
-    bson::{Document, doc},
-    options::RunCursorCommandOptions,
+    bson::doc,
     raw_batch_cursor::{RawBatch, RawBatchCursor},
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tracing::debug;
 
 use super::{
-    Shared, errors,
+    Shared,
+    ahead::Ahead,
+    change_stream::open_cursor,
+    errors,
     event::{Event, token_time},
     log,
     lookup::{self, Place},
     mapping::{self, Step},
+    owed::Owed,
     silence::Patience,
-    time,
     walk::{Element, Elements},
 };
 use crate::{
     position::LogPosition,
-    store::{Before, ChangeBatch, ChangeKind, Changes, StoreError},
+    store::{ChangeBatch, Changes, StoreError},
 };
-
-/// How long the server waits for something to happen before it answers "nothing".
-const AWAIT: Duration = Duration::from_millis(250);
 
 /// How long [`Changes::next`] waits before it answers "nothing".
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -71,10 +69,7 @@ impl Changes for Reader {
             }
             Ok(Some(Err(error))) => Err(error),
             Ok(None) => Err(StoreError::Unavailable("the reader of the log has ended".into())),
-            Err(_) => {
-                let (changes, owing) = (Vec::new(), Vec::new());
-                Ok(ChangeBatch { changes, level: self.level, quiet: false, owing })
-            }
+            Err(_) => Ok(ChangeBatch::new(Vec::new(), self.level, false)),
         }
     }
 
@@ -310,160 +305,6 @@ impl Tail {
 /// See [`ChangeBatch::owing`].
 type Owing = Vec<(LogPosition, LogPosition)>;
 
-/// What was before events that gave way to a later one of their document.
-#[derive(Default)]
-struct Owed(HashMap<Place, Before>);
-
-impl Owed {
-    /// Whether an event has its document, or needs none. If not, the next of its document stands
-    /// for it too: what was before that is then what was before this.
-    fn stays(&mut self, step: &mut Step) -> bool {
-        if let (true, Some(place)) = (step.open, step.place()) {
-            self.0.entry(place).or_insert_with(|| step.change.kind.before().clone());
-        } else if let ChangeKind::Replaced { ty } = step.change.kind {
-            // Its documents went without an event each; what comes after is none of theirs.
-            self.0.retain(|(of, _), _| *of != ty);
-        } else if !self.0.is_empty()
-            && let Some(before) = step.place().and_then(|place| self.0.remove(&place))
-        {
-            step.stand_after(before);
-        }
-        !step.open
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// Documents that were read as of a time beyond their event's. What happened to them up to then is
-/// no news to who has that event; who begins behind it needs each.
-#[derive(Default)]
-struct Ahead {
-    documents: HashMap<Place, AsOf>,
-    /// Nothing was read as of a later time.
-    until: u64,
-}
-
-/// A document as it was at a time.
-struct AsOf {
-    time: u64,
-    /// The last change that has brought it so.
-    said: LogPosition,
-}
-
-impl Ahead {
-    /// The change that has brought what an event of this time brings.
-    fn said(&mut self, step: &Step, time: u64) -> Option<LogPosition> {
-        if time > self.until {
-            self.documents.clear();
-        }
-        let read = self.documents.get(&step.place()?)?;
-        (time <= read.time).then_some(read.said)
-    }
-
-    /// A document was read as of a time, for the change at this position.
-    fn read(&mut self, place: Place, time: u64, said: LogPosition) {
-        self.until = self.until.max(time);
-        match self.documents.get_mut(&place) {
-            // Those who have the earlier change, and not this, know no more than that.
-            Some(read) if said.time <= read.time => {
-                read.said = if time >= read.time { said } else { read.said };
-            }
-            _ => drop(self.documents.insert(place, AsOf { time, said })),
-        }
-    }
-}
-
 fn unknown_event() -> StoreError {
     StoreError::Failed("MongoDB's change stream sent what is no event".into())
-}
-
-/// Opens the change stream from the first event at `time` on. The one pipeline for all readers:
-/// a position counts events, so no stage may change their number.
-pub(super) async fn open_cursor(shared: &Shared, time: u64) -> Result<RawBatchCursor, StoreError> {
-    let opened = change_stream(&shared.db, shared.has_images, shared.batch_size, time).await;
-    opened.map_err(|error| errors::in_log(&error))
-}
-
-/// The same without a store, for whoever asks whether it would open.
-pub(crate) async fn change_stream(
-    db: &Database,
-    has_images: bool,
-    batch_size: u32,
-    time: u64,
-) -> mongodb::error::Result<RawBatchCursor> {
-    let mut stream = doc! {"startAtOperationTime": time::to_bson(time)};
-    if has_images {
-        stream.insert("fullDocument", "whenAvailable");
-        stream.insert("fullDocumentBeforeChange", "whenAvailable");
-    }
-    let command = doc! {
-        "aggregate": 1,
-        "pipeline": [{"$changeStream": stream}, leave_out_the_large()],
-        "cursor": {"batchSize": batch_size},
-        "readConcern": {"level": "majority"},
-    };
-    let options = RunCursorCommandOptions::builder().batch_size(batch_size).max_time(AWAIT).build();
-    db.run_cursor_command(command).with_options(options).batch().await
-}
-
-/// What nobody reads, and a before-image which with its after-image would not fit into an event.
-fn leave_out_the_large() -> Document {
-    const EVENT_BYTES: i32 = 16 * 1024 * 1024 - 4096;
-    let size = |member: &str| doc! {"$ifNull": [{"$bsonSize": member}, 0]};
-    let images = doc! {"$add": [size("$fullDocument"), size("$fullDocumentBeforeChange")]};
-    doc! {"$set": {
-        "updateDescription": "$$REMOVE",
-        "fullDocumentBeforeChange": {"$cond": [
-            {"$gt": [images, EVENT_BYTES]}, "$$REMOVE", "$fullDocumentBeforeChange",
-        ]},
-    }}
-}
-
-#[cfg(test)]
-mod tests {
-    use jiff::Timestamp;
-
-    use super::*;
-    use crate::{
-        fhir::ResourceType,
-        store::{Change, DocId},
-    };
-
-    fn step(open: bool, kind: ChangeKind) -> Step {
-        let change = Change {
-            position: LogPosition::default(),
-            committed: Timestamp::UNIX_EPOCH,
-            kind,
-            repeats: None,
-            as_of: None,
-        };
-        Step { change, open }
-    }
-
-    fn upsert(name: &str, open: bool, before: Before) -> Step {
-        let ty = ResourceType::parse(name).unwrap();
-        let (id, doc, json) = ("a".into(), DocId::Text("a".into()), bytes::Bytes::new());
-        step(open, ChangeKind::Upsert { ty, id, doc, updated_ms: None, json, before })
-    }
-
-    /// An update whose document is not found, then the end of its collection: whoever has the id
-    /// next is another, before which there was nothing.
-    #[test]
-    fn what_was_before_a_drop_is_not_before_what_comes_after() {
-        let mut owed = Owed::default();
-        for name in ["Patient", "Basic"] {
-            assert!(!owed.stays(&mut upsert(name, true, Before::Unknown)));
-        }
-        let ty = ResourceType::parse("Patient").unwrap();
-        assert!(owed.stays(&mut step(false, ChangeKind::Replaced { ty })));
-        let mut anew = upsert("Patient", false, Before::Absent);
-        assert!(owed.stays(&mut anew));
-        assert!(matches!(anew.change.kind.before(), Before::Absent), "{anew:?}");
-        let mut next = upsert("Basic", false, Before::Absent);
-        assert!(owed.stays(&mut next));
-        assert!(matches!(next.change.kind.before(), Before::Unknown), "{next:?}");
-        assert!(owed.0.is_empty());
-    }
 }

@@ -119,7 +119,7 @@ pub(super) fn steps(shared: &Arc<Shared>, event: &Event<'_>, position: LogPositi
 }
 
 fn change(event: &Event<'_>, position: LogPosition, kind: ChangeKind) -> Change {
-    Change { position, committed: event.committed(), kind, repeats: None, as_of: None }
+    Change::new(position, event.committed(), kind)
 }
 
 fn whole(event: &Event<'_>, position: LogPosition, ty: ResourceType) -> Step {

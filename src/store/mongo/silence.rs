@@ -10,7 +10,7 @@ use mongodb::raw_batch_cursor::RawBatchCursor;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{Shared, changes::open_cursor};
+use super::{Shared, change_stream::open_cursor};
 use crate::store::StoreError;
 
 /// How much longer than for a plain answer is waited where the server may have to search.
