@@ -12,7 +12,7 @@ use crate::{
     config::ServerArgs,
     connection::{ConnectionOptions, Connections},
     files,
-    http::{self, AppState, HttpOptions, Limits},
+    http::{self, AppState, Bodies, HttpOptions, Limits},
     live::Hub,
     store::{Store, StoreError},
     tls::{Certificate, TlsError},
@@ -90,7 +90,8 @@ impl Server {
         let most = limit.max_streams.saturating_add(OTHER_CONNECTIONS);
         let limits = Arc::new(Limits::new(&limit));
         let roll = Arc::default();
-        let state = AppState { store, hub, options, limits, roll, drain };
+        let bodies = Arc::new(Bodies::new(args.stream.body_limit, args.stream.read_deadline));
+        let state = AppState { store, hub, options, limits, bodies, roll, drain };
         let connection = ConnectionOptions {
             keep_alive: args.stream.keep_alive,
             drain_over: args.stream.drain,
@@ -153,8 +154,6 @@ impl Server {
 
 fn options(args: &ServerArgs, metrics: Option<PrometheusHandle>) -> HttpOptions {
     HttpOptions {
-        body_limit: args.stream.body_limit,
-        read_deadline: args.stream.read_deadline,
         cors_origins: args.listen.cors_origins.clone(),
         keep_alive: args.stream.keep_alive,
         retry: args.stream.retry,

@@ -160,8 +160,8 @@ fn check_bundle(bytes: &[u8], json: Option<&Json>) {
         && entries.is_some();
     assert_eq!(read.is_ok(), expected);
     let (Ok(bundle), Some(entries)) = (read, entries) else { return };
-    assert_eq!(bundle.entries.len(), entries.len());
-    for (entry, json) in bundle.entries.iter().zip(entries) {
+    assert_eq!(bundle.count(), entries.len());
+    for (entry, json) in bundle.entries().zip(entries) {
         let Ok(entry) = entry else { continue };
         let asked = entry.request.as_ref().map(|request| (&*request.method, &*request.url));
         let request = json.get("request");

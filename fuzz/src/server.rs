@@ -9,7 +9,7 @@ use axum::{
 };
 use fhirtail::{
     config::LimitArgs,
-    http::{AppState, HttpOptions, Limits, router},
+    http::{AppState, Bodies, HttpOptions, Limits, router},
     live::{Hub, HubOptions},
     store::embedded::{EmbeddedOptions, EmbeddedStore},
 };
@@ -78,8 +78,6 @@ async fn state(folder: &Path, stop: &CancellationToken) -> AppState {
     let limits = LimitArgs { max_streams: 1_000, max_streams_per_address: None, max_scans: 64 };
     let options = HttpOptions {
         scheme: "http",
-        body_limit: BODY_LIMIT,
-        read_deadline: Duration::from_secs(30),
         cors_origins: vec!["http://app.example".parse().expect("a header")],
         keep_alive: Duration::from_secs(15),
         retry: Duration::from_secs(3),
@@ -93,6 +91,7 @@ async fn state(folder: &Path, stop: &CancellationToken) -> AppState {
         hub: hub.expect("a tail"),
         options: Arc::new(options),
         limits: Arc::new(Limits::new(&limits)),
+        bodies: Arc::new(Bodies::new(BODY_LIMIT, Duration::from_secs(30))),
         roll: Arc::default(),
         drain: CancellationToken::new(),
     }

@@ -53,8 +53,7 @@ impl BundleKind {
 pub struct Bundle {
     /// `type`.
     pub kind: BundleKind,
-    /// `entry`, in order.
-    pub entries: Vec<Result<Entry, BadEntry>>,
+    entries: Vec<Value>,
 }
 
 /// `Bundle.entry`.
@@ -104,7 +103,6 @@ impl Bundle {
     ///
     /// # Errors
     /// What [`parse_json`] refuses, no Bundle, no known `type`, an `entry` that is no array.
-    /// What is wrong within an entry stands in its place in `entries`.
     pub fn parse(text: &[u8]) -> Result<Self, Invalid> {
         let Value::Object(mut members) = parse_json(text)? else {
             return Err(Invalid("a Bundle is a JSON object".into()));
@@ -120,10 +118,21 @@ impl Bundle {
         };
         let entries = match members.remove("entry") {
             None => Vec::new(),
-            Some(Value::Array(entries)) => entries.into_iter().map(Entry::read).collect(),
+            Some(Value::Array(entries)) => entries,
             Some(_) => return Err(Invalid("Bundle.entry is not an array".into())),
         };
         Ok(Self { kind, entries })
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// `entry`, in order; in the place of one that can't be read, why.
+    pub fn entries(self) -> impl Iterator<Item = Result<Entry, BadEntry>> {
+        self.entries.into_iter().map(Entry::read)
     }
 }
 
@@ -188,11 +197,11 @@ mod tests {
             5]}"#;
         let bundle = Bundle::parse(text).expect("a Bundle");
         assert_eq!(bundle.kind, BundleKind::Batch);
-        let at: Vec<_> =
-            bundle.entries.iter().map(|e| e.as_ref().err().map(|bad| bad.at)).collect();
+        let entries: Vec<_> = bundle.entries().collect();
+        let at: Vec<_> = entries.iter().map(|e| e.as_ref().err().map(|bad| bad.at)).collect();
         let (url, resource, entry) = (Some("request.url"), Some("resource"), Some(""));
         assert_eq!(at, [None, resource, url, url, None, entry]);
-        let first = bundle.entries[0].as_ref().expect("an entry");
+        let first = entries[0].as_ref().expect("an entry");
         assert_eq!(first.full_url.as_deref(), Some("urn:uuid:1"));
         let request = first.request.as_ref().expect("a request");
         assert_eq!((request.method.as_str(), request.url.as_str()), ("POST", "Patient"));
@@ -213,6 +222,6 @@ mod tests {
             assert!(error.contains(part), "{error}");
         }
         let empty = Bundle::parse(br#"{"resourceType":"Bundle","type":"batch"}"#);
-        assert!(empty.expect("a Bundle").entries.is_empty());
+        assert_eq!(empty.expect("a Bundle").count(), 0);
     }
 }

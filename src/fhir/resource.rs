@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{ResourceType, instant};
 
-pub use super::strict::{Invalid, MAX_DEPTH, parse_json};
+pub use super::strict::{Invalid, MANY_VALUES, MAX_DEPTH, parse_json};
 
 /// A resource of a known type: its members in the order and with the numbers of its sender.
 #[derive(Debug, Clone, PartialEq)]
@@ -229,6 +229,21 @@ mod tests {
             let error = Resource::parse(text).expect_err("no resource").to_string();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn a_text_with_more_values_than_fhir_has_is_never_built() {
+        let of = |value: &str, count: usize| {
+            format!(r#"{{"resourceType":"Basic","x":[{}0]}}"#, value.repeat(count))
+        };
+        let taken = |text: String| Resource::parse(text.as_bytes()).map(drop);
+        // With `resourceType`, `x` and the last.
+        assert_eq!(taken(of("0,", MANY_VALUES - 3)), Ok(()));
+        let Invalid(why) = taken(of("0,", MANY_VALUES - 2)).expect_err("too many");
+        assert!(why.contains("too many values"), "{why}");
+        // As many as there are in a text of that length, and more than that.
+        assert_eq!(taken(of("          123456,", MANY_VALUES)), Ok(()));
+        assert!(taken(of("      123456,", 2 * MANY_VALUES)).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! JSON of a sender, read strictly, with its numbers as they were written.
 
-use std::{borrow::Cow, collections::HashSet, fmt};
+use std::{borrow::Cow, cell::Cell, collections::HashSet, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
@@ -8,13 +8,20 @@ use serde_json::{Number, Value};
 /// How deep a resource may nest. MongoDB ends at 100.
 pub const MAX_DEPTH: usize = 90;
 
+/// How many values any text may hold. A value takes some 26 bytes of FHIR's JSON, and 32 and more of
+/// memory: a text of nothing but `0,` would take a hundred times its length.
+pub const MANY_VALUES: usize = 256 << 10;
+
+/// Beyond those, so many bytes for each value.
+const VALUE_BYTES: usize = 16;
+
 /// Why a text is no resource.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(pub String);
 
 /// Reads JSON strictly: UTF-8, at most [`MAX_DEPTH`] deep, no member twice in an object, only
-/// member names that FHIR elements can have.
+/// member names that FHIR elements can have, no more than [`MANY_VALUES`] values or one in 16 bytes.
 ///
 /// # Errors
 /// Says what is wrong and, for syntax, at which line and column.
@@ -22,7 +29,8 @@ pub fn parse_json(text: &[u8]) -> Result<Value, Invalid> {
     let text = std::str::from_utf8(text)
         .map_err(|e| Invalid(format!("the text is not UTF-8 from byte {} on", e.valid_up_to())))?;
     let mut reader = serde_json::Deserializer::from_str(text);
-    Shape { text, depth: 0 }
+    let left = Cell::new(MANY_VALUES.max(text.len() / VALUE_BYTES));
+    Shape { text, depth: 0, left: &left }
         .deserialize(&mut reader)
         .and_then(|()| reader.end())
         .and_then(|()| serde_json::from_str(text))
@@ -81,11 +89,14 @@ fn keep_number_texts<'t>(tree: &mut Value, texts: &mut impl Iterator<Item = &'t 
     }
 }
 
-/// Checks what a tree can no longer tell: depth, members named twice, names.
+/// Checks what a tree can no longer tell: depth, members named twice, names. And how large it would
+/// be, before there is one.
 #[derive(Clone, Copy)]
 struct Shape<'t> {
     text: &'t str,
     depth: usize,
+    /// How many values there may still be.
+    left: &'t Cell<usize>,
 }
 
 impl<'de> DeserializeSeed<'de> for Shape<'_> {
@@ -129,7 +140,9 @@ impl<'de> Visitor<'de> for Shape<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         let inner = self.deeper()?;
-        while items.next_element_seed(inner)?.is_some() {}
+        while items.next_element_seed(inner)?.is_some() {
+            self.counts()?;
+        }
         Ok(())
     }
 
@@ -141,6 +154,7 @@ impl<'de> Visitor<'de> for Shape<'_> {
                 return Err(A::Error::custom(format_args!("{wrong:?} is no member name of FHIR")));
             }
             members.next_value_seed(inner)?;
+            self.counts()?;
             if let Some(Some(twice)) = seen.replace(name) {
                 return Err(A::Error::custom(format_args!("the member '{twice}' stands twice")));
             }
@@ -150,6 +164,12 @@ impl<'de> Visitor<'de> for Shape<'_> {
 }
 
 impl Shape<'_> {
+    fn counts<E: serde::de::Error>(self) -> Result<(), E> {
+        let left = self.left.get().checked_sub(1);
+        self.left.set(left.ok_or_else(|| E::custom("it holds too many values for its length"))?);
+        Ok(())
+    }
+
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
         // A number is shown as an object too, one level below its own.
         if self.depth > MAX_DEPTH {

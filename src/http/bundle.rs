@@ -34,19 +34,22 @@ use crate::{
 /// together.
 const BATCH_WIDTH: usize = 64;
 
+/// How many entries a Bundle may have. The smallest takes 2 bytes, and some thousand with its answer.
+const MOST_ENTRIES: usize = 50_000;
+
 /// `POST /fhir`
 pub(super) async fn post(
     State(app): State<AppState>,
     _: TakesJson,
     headers: HeaderMap,
-    JsonBody(body): JsonBody,
+    JsonBody(body, _share): JsonBody,
 ) -> Result<Response, ApiError> {
     let prefer = preferred_return(&headers).unwrap_or(Return::Minimal);
-    let bundle = blocking(move || Ok(Bundle::parse(&body)?)).await?;
-    let (kind, answers) = match bundle.kind {
-        BundleKind::Batch => ("batch-response", batch(&app, bundle.entries, prefer).await),
+    let (kind, entries) = blocking(move || read(&body)).await?;
+    let (kind, answers) = match kind {
+        BundleKind::Batch => ("batch-response", batch(&app, entries, prefer).await),
         BundleKind::Transaction => {
-            ("transaction-response", transaction(&app, bundle.entries, prefer).await?)
+            ("transaction-response", transaction(&app, entries, prefer).await?)
         }
         other => {
             let why = format!(
@@ -57,6 +60,19 @@ pub(super) async fn post(
     };
     let json = blocking(move || Ok(response(kind, &answers))).await?;
     Ok(([(header::CONTENT_TYPE, FHIR_JSON)], json).into_response())
+}
+
+fn read(body: &[u8]) -> Result<(BundleKind, Entries), ApiError> {
+    let bundle = Bundle::parse(body)?;
+    if bundle.count() > MOST_ENTRIES {
+        let why = format!(
+            "this Bundle has {} entries, and may have {MOST_ENTRIES}: send it in parts",
+            bundle.count()
+        );
+        let refusal = ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, IssueType::TooCostly, why);
+        return Err(refusal.at("Bundle.entry"));
+    }
+    Ok((bundle.kind, bundle.entries().collect()))
 }
 
 async fn batch(app: &AppState, entries: Entries, prefer: Return) -> Vec<Answer> {
@@ -79,7 +95,7 @@ async fn perform(
 ) -> Result<Answer, ApiError> {
     match plan(entry?)? {
         Planned::Read { target, if_none_match } => {
-            let most = app.options.body_limit;
+            let most = app.bodies.limit();
             if read.load(Relaxed) > most {
                 return Err(too_much(most));
             }

@@ -18,6 +18,7 @@ use tower_http::{
 };
 use tracing::{Instrument, info_span};
 
+pub use bodies::Bodies;
 pub use limits::Limits;
 
 use caller::Caller;
@@ -30,6 +31,7 @@ use crate::{
     store::{Lookup, Store, StoreError, Write, WriteError, Written, detached},
 };
 
+mod bodies;
 mod bundle;
 mod caller;
 mod compress;
@@ -58,6 +60,8 @@ pub struct AppState {
     pub options: Arc<HttpOptions>,
     /// How many streams there may be.
     pub limits: Arc<Limits>,
+    /// How much of bodies there may be.
+    pub bodies: Arc<Bodies>,
     /// The open streams.
     pub roll: Arc<Roll>,
     /// The server is going away: no new streams, and the open ones end.
@@ -67,10 +71,6 @@ pub struct AppState {
 /// Sizes and times of the edge.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
-    /// The largest body that is read, in bytes.
-    pub body_limit: usize,
-    /// How long the next part of a body may take.
-    pub read_deadline: Duration,
     /// Origins whose pages may read from here; `*` is any.
     pub cors_origins: Vec<HeaderValue>,
     /// After how much silence an event stream gets a comment.
@@ -122,7 +122,7 @@ impl AppState {
 
 /// All routes.
 pub fn router(state: AppState) -> Router {
-    let options = Arc::clone(&state.options);
+    let (options, bodies) = (Arc::clone(&state.options), Arc::clone(&state.bodies));
     Router::new()
         .merge(resource_routes())
         .merge(export::routes())
@@ -132,7 +132,7 @@ pub fn router(state: AppState) -> Router {
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(compress::layer))
-        .layer(DefaultBodyLimit::max(options.body_limit))
+        .layer(DefaultBodyLimit::max(bodies.limit()))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(cors(&options.cors_origins))
         .layer(middleware::from_fn(trace::layer))

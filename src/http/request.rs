@@ -1,17 +1,16 @@
 //! What the write side reads from a request: path, negotiation, body.
 
-use std::time::Duration;
-
 use axum::{
     RequestPartsExt,
-    body::{Body, Bytes},
+    body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, HeaderName, StatusCode, header, request::Parts},
 };
-use futures_util::StreamExt;
-use tokio::time::{Instant, timeout};
 
-use super::{AppState, HttpOptions};
+use super::{
+    AppState,
+    bodies::{Share, Whole},
+};
 use crate::{
     error::ApiError,
     fhir::{
@@ -185,9 +184,9 @@ fn not_acceptable(asked: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_ACCEPTABLE, IssueType::NotSupported, why)
 }
 
-/// A body of JSON, not yet read as such.
+/// A body of JSON, not yet read as such, and what it keeps from others until its request is done.
 #[derive(Debug)]
-pub(super) struct JsonBody(pub Bytes);
+pub(super) struct JsonBody(pub Bytes, pub Share);
 
 impl FromRequest<AppState> for JsonBody {
     type Rejection = ApiError;
@@ -197,13 +196,11 @@ impl FromRequest<AppState> for JsonBody {
         content_type(headers)?;
         content_encoding(headers)?;
         let announced = text_of(headers, &header::CONTENT_LENGTH)?;
-        if announced
-            .and_then(|length| length.parse().ok())
-            .is_some_and(|n: usize| n > app.options.body_limit)
-        {
-            return Err(too_large(app.options.body_limit));
+        if let Some(length) = announced.and_then(|length| length.parse().ok()) {
+            app.bodies.allows(length)?;
         }
-        collect(request.into_body(), &app.options).await.map(Self)
+        let Whole { text, share } = app.bodies.read(request.into_body()).await?;
+        Ok(Self(text, share))
     }
 }
 
@@ -240,49 +237,6 @@ pub(super) fn content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
 
 fn unsupported(why: String) -> ApiError {
     ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, IssueType::NotSupported, why)
-}
-
-pub(super) async fn collect(body: Body, options: &HttpOptions) -> Result<Bytes, ApiError> {
-    let (limit, deadline) = (options.body_limit, options.read_deadline);
-    let mut frames = body.into_data_stream();
-    let mut whole = Vec::new();
-    let start = Instant::now();
-    loop {
-        let left = most_time(deadline, whole.len()).saturating_sub(start.elapsed());
-        let frame = timeout(left.min(deadline), frames.next()).await;
-        let Some(frame) = frame.map_err(|_| too_late(deadline))? else { break };
-        let frame = frame.map_err(|e| {
-            let why = format!("the body broke off: {e}");
-            ApiError::new(StatusCode::BAD_REQUEST, IssueType::Structure, why)
-        })?;
-        if whole.len() + frame.len() > limit {
-            return Err(too_large(limit));
-        }
-        whole.extend_from_slice(&frame);
-    }
-    Ok(whole.into())
-}
-
-/// How long so many bytes of a body may take in all. Who sends a byte now and then keeps no deadline
-/// between two of them from passing, and is not waited for for ever.
-fn most_time(deadline: Duration, bytes: usize) -> Duration {
-    /// Bytes a second.
-    const SLOWEST: u64 = 1024;
-    deadline.saturating_mul(10) + Duration::from_secs(bytes as u64 / SLOWEST)
-}
-
-fn too_late(deadline: Duration) -> ApiError {
-    let seconds = deadline.as_secs_f64();
-    let why = format!(
-        "the body stopped: nothing more of it came for {seconds} s, or next to nothing for ten \
-         times that. Send it again"
-    );
-    ApiError::new(StatusCode::REQUEST_TIMEOUT, IssueType::Timeout, why)
-}
-
-fn too_large(limit: usize) -> ApiError {
-    let why = format!("the body is larger than {limit} bytes");
-    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, IssueType::TooLong, why)
 }
 
 /// A header's text.

@@ -31,7 +31,7 @@ pub(super) async fn create(
     OfType(ty): OfType,
     _: TakesJson,
     headers: HeaderMap,
-    JsonBody(body): JsonBody,
+    JsonBody(body, _share): JsonBody,
 ) -> Result<Response, ApiError> {
     if headers.contains_key("if-none-exist") {
         return Err(search_unsupported("a conditional create").at("If-None-Exist"));
@@ -47,7 +47,7 @@ pub(super) async fn update(
     Instance { ty, id }: Instance,
     _: TakesJson,
     headers: HeaderMap,
-    JsonBody(body): JsonBody,
+    JsonBody(body, _share): JsonBody,
 ) -> Result<Response, ApiError> {
     let expect = expectation_of(&headers)?;
     let resource = parse(body).await?;

@@ -21,6 +21,8 @@ async fn every_refusal_is_an_outcome_and_the_server_goes_on() {
     );
     let objects =
         format!(r#"{{"resourceType":"Basic","id":"1"{}"#, r#","x":{"y":1"#.repeat(10_000));
+    let many =
+        format!(r#"{{"resourceType":"Bundle","type":"batch","entry":[{}0]}}"#, "0,".repeat(50_000));
     let large = format!(r#"{{"resourceType":"Basic","id":"1","x":"{}"}}"#, "x".repeat(LIMIT));
     let (get, put, post, delete) = (Method::GET, Method::PUT, Method::POST, Method::DELETE);
     let long_id = format!("/fhir/Patient/{}", "x".repeat(65));
@@ -134,6 +136,7 @@ async fn every_refusal_is_an_outcome_and_the_server_goes_on() {
             "array",
         ),
         (&post, "/fhir", none, b"[[[", 400, "EOF"),
+        (&post, "/fhir", none, many.as_bytes(), 413, "has 50001 entries"),
     ];
     for (method, path, headers, body, status, part) in cases {
         let answer = app.send(method.clone(), path, headers, body.to_vec()).await;

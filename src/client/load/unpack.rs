@@ -114,8 +114,7 @@ fn fault(text: &[u8], probe: Option<&Probe<'_>>) -> u64 {
 fn writes(bundle: Bundle) -> Vec<Result<Option<Write>, String>> {
     let mut links = Links::default();
     let planned: Vec<_> = bundle
-        .entries
-        .into_iter()
+        .entries()
         .enumerate()
         .map(|(index, entry)| {
             let in_entry = |why: String| format!("Bundle.entry[{index}]: {why}");

@@ -14,7 +14,7 @@ use super::{
     AppState,
     caller::Caller,
     limits::Full,
-    request::{OfType, collect, content_encoding, is_json, text_of},
+    request::{OfType, content_encoding, is_json, text_of},
 };
 use crate::{
     error::{ApiError, FHIR_JSON},
@@ -61,7 +61,7 @@ async fn form(app: &AppState, headers: &HeaderMap, body: Body) -> Result<Pairs, 
     const FORM: &str = "application/x-www-form-urlencoded";
     let given = text_of(headers, &header::CONTENT_TYPE)?.unwrap_or_default();
     content_encoding(headers)?;
-    let body = collect(body, &app.options).await?;
+    let body = app.bodies.read(body).await?.text;
     if body.is_empty() {
         return Ok(Pairs::new());
     }
