@@ -72,6 +72,9 @@ impl From<StoreError> for ApiError {
     }
 }
 
+/// Closes the connection after an answer. HTTP/2 takes no notice.
+pub(crate) const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = outcome::error(self.code, &self.diagnostics, &self.expression);
@@ -80,10 +83,10 @@ impl IntoResponse for ApiError {
             let seconds = HeaderValue::from(wait.as_secs());
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
-        if self.status == StatusCode::REQUEST_TIMEOUT {
-            // The rest of the request, should it come, is not waited for. HTTP/2 takes no notice.
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
+        // The rest of a request, should it come, is not waited for, and who is turned away keeps no
+        // connection from others.
+        if self.status == StatusCode::REQUEST_TIMEOUT || self.code == IssueType::Throttled {
+            response.headers_mut().insert(header::CONNECTION, CLOSE);
         }
         response
     }

@@ -218,9 +218,15 @@ async fn ask(app: &App, name: &str, value: &str) -> Response {
     tokio::time::timeout(PATIENCE, request.send()).await.expect("in time").expect("an answer")
 }
 
+/// Who is turned away, again and again, would else keep a connection for each time.
+fn assert_closes(response: &Response) {
+    assert_eq!(response.headers()[header::CONNECTION], "close");
+}
+
 async fn assert_refused(response: Response, status: u16) {
     assert_eq!(response.status(), status);
     assert!(response.headers().contains_key(header::RETRY_AFTER));
+    assert_closes(&response);
     let text = response.text().await.expect("text");
     let outcome: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(outcome["resourceType"], "OperationOutcome");
@@ -242,6 +248,7 @@ async fn one_stream_more_than_there_may_be() {
         assert!(event.data.contains(limit), "{}", event.data);
         assert!(matches!(browser.item().await, Some(Item::Retry(_))));
         assert!(browser.item().await.is_none());
+        assert_closes(&ask(&app, "Accept", SSE).await);
         assert_refused(ask(&app, "Prefer", "respond-eventsource").await, status).await;
         assert_refused(ask(&app, "Accept", NDJSON).await, status).await;
         drop(first);

@@ -15,11 +15,11 @@ use super::{
     AppState, blocking,
     caller::Caller,
     limits::Full,
-    request::{OfId, OfType, collect, content_encoding, content_type},
+    request::{OfId, OfType, content_encoding, content_type},
     search,
 };
 use crate::{
-    error::ApiError,
+    error::{ApiError, CLOSE},
     fhir::{
         ResourceType,
         outcome::{self, IssueType},
@@ -86,12 +86,12 @@ impl FromRequest<AppState> for Asked {
 
 async fn body_pairs(app: &AppState, headers: &HeaderMap, body: Body) -> Result<Pairs, ApiError> {
     content_encoding(headers)?;
-    let body = collect(body, &app.options).await?;
-    if body.is_empty() {
+    let body = app.bodies.read(body).await?;
+    if body.text.is_empty() {
         return Ok(Pairs::new());
     }
     content_type(headers)?;
-    blocking(move || parameters(&body)).await
+    blocking(move || parameters(&body.text)).await
 }
 
 async fn export(app: AppState, level: Level, asked: Asked) -> Result<Response, ApiError> {
@@ -263,7 +263,9 @@ fn come_again(
             let why = outcome::error(error.code, &error.diagnostics, &error.expression);
             let retry = frame::retry(millis(spread(app.options.retry)));
             let body = [frame::outcome(&why), retry].concat();
-            Ok((head(request)?, Body::from(body)).into_response())
+            let mut head = head(request)?;
+            head.insert(header::CONNECTION, CLOSE);
+            Ok((head, Body::from(body)).into_response())
         }
         Refused::Now(error) | Refused::Caller(error) => Err(error),
     }
