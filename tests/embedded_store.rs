@@ -68,8 +68,9 @@ fn stopwatch(passed: &Arc<AtomicI64>) -> Stopwatch {
 #[tokio::test]
 async fn commits_that_wait_share_one_transaction_and_fail_alone() {
     const COMMITS: usize = 200;
-    // The writer asks for the time once for each commit and once for each transaction; it stands
-    // in the first until all the others wait.
+    // The writer asks for the time once for each commit, and what has passed once for each
+    // transaction; it stands in the first until all the others wait.
+    let transactions = Arc::new(AtomicUsize::new(0));
     let (asked, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let (counted, gate) = (asked.clone(), go.clone());
     let clock = move || {
@@ -79,8 +80,10 @@ async fn commits_that_wait_share_one_transaction_and_fail_alone() {
         }
         Timestamp::now()
     };
-    let (_directory, store) =
-        fresh(EmbeddedOptions { clock: Arc::new(clock), ..Default::default() });
+    let counted = transactions.clone();
+    let stopwatch = move || Duration::from_secs(counted.fetch_add(1, Ordering::SeqCst) as u64);
+    let (clock, stopwatch) = (Arc::new(clock), Arc::new(stopwatch));
+    let (_directory, store) = fresh(EmbeddedOptions { clock, stopwatch, ..Default::default() });
     let one = |n: usize| {
         let store = store.clone();
         let writes = match n {
@@ -103,7 +106,9 @@ async fn commits_that_wait_share_one_transaction_and_fail_alone() {
             Err(other) => panic!("commit {n}: {other:?}"),
         }
     }
-    assert_eq!(asked.load(Ordering::SeqCst), COMMITS + 1, "one transaction");
+    assert_eq!(asked.load(Ordering::SeqCst), COMMITS);
+    // And once when it was opened.
+    assert_eq!(transactions.load(Ordering::SeqCst), 2, "one transaction");
     let changes = changes_since(&store, LogPosition::default()).await;
     assert_eq!(changes.len(), 2 * (COMMITS - 1));
     let mut replica = Replica::default();
@@ -216,7 +221,7 @@ async fn the_log_keeps_its_age() {
 
     // A restart with a clock that is wrong by a month, and it is put right: nothing of that is age.
     hand.store(41 * DAY, Ordering::SeqCst);
-    let store = open(directory.path(), options);
+    let store = open(directory.path(), options.clone());
     commit(&store, patient("a", 12)).await;
     assert_eq!(oldest(&store).await, 5);
     hand.store(12 * DAY, Ordering::SeqCst);
@@ -228,8 +233,23 @@ async fn the_log_keeps_its_age() {
         passed.fetch_add(DAY, Ordering::SeqCst);
         commit(&store, patient("a", day as usize)).await;
     }
-    // Number 13 is of the month ahead, 14 of day 12, 15 of day 13.
+    // Numbers 12 to 14 are of the eleventh day that passed, 15 is of the 13th. This is the 20th.
     assert_eq!(oldest(&store).await, 15);
+    store.close().await;
+
+    // Wrong again, and wrong still when the store is opened once more.
+    hand.store(90 * DAY, Ordering::SeqCst);
+    for n in 22..24 {
+        let store = open(directory.path(), options.clone());
+        commit(&store, patient("a", n)).await;
+        assert_eq!(oldest(&store).await, 15);
+        store.close().await;
+    }
+    // Days without a write are days all the same.
+    let store = open(directory.path(), options);
+    passed.fetch_add(8 * DAY, Ordering::SeqCst);
+    commit(&store, patient("a", 24)).await;
+    assert_eq!(oldest(&store).await, store.head().await.expect("a head").time);
     store.close().await;
 }
 

@@ -9,7 +9,7 @@ use redb::{ReadTransaction, ReadableTable};
 use tokio::sync::watch;
 
 use super::{
-    file::{DataFile, blocking, fault},
+    file::{DataFile, blocking},
     tables::{self, Fault, log_span},
     writer::instant,
 };
@@ -69,11 +69,12 @@ impl Changes for EmbeddedChanges {
         self.committed.mark_unchanged();
         let (file, next) = (self.file.clone(), self.next);
         let batch = blocking(move || {
-            let txn = file.begin_read()?;
-            check_place(next, span(&txn).map_err(fault)?)?;
-            read_batch(&txn, next).map_err(fault)
+            file.read(|txn| match check_place(next, span(&txn)?) {
+                Ok(()) => read_batch(&txn, next).map(Ok),
+                Err(lost) => Ok(Err(lost)),
+            })
         })
-        .await?;
+        .await??;
         self.next = batch.level.time + 1;
         self.idle = batch.quiet;
         Ok(batch)

@@ -1,8 +1,8 @@
 //! The file: how it is opened, and opened again after a failure of the disk.
 //!
-//! redb refuses all further work after an I/O error until the file is opened anew. So the store
-//! holds the database here, where a failed write gives it back and opens it again; where that
-//! fails too, a later use does. Between two tries lies a [`Pause`].
+//! redb refuses all further work after an I/O error, be it of a read, until the file is opened anew.
+//! So the store holds the database here, where who has met one gives it back and opens it again; where
+//! that fails too, a later use does. Between two tries lies a [`Pause`].
 
 use std::{
     cell::Cell,
@@ -105,13 +105,31 @@ impl DataFile {
     }
 
     /// Reads as of now.
-    pub(super) fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
-        self.with(|db| db.begin_read().map_err(fault))
+    pub(super) fn read<T>(
+        &self,
+        work: impl FnOnce(ReadTransaction) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        let begun = self.with(|db| db.begin_read().map_err(Fault::from))?;
+        begun.and_then(work).map_err(|error| {
+            self.heed(&error);
+            fault(error)
+        })
     }
 
-    /// The one write transaction.
+    /// The one write transaction. Whoever fails with it calls [`DataFile::reopen`].
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        self.with(|db| db.begin_write().map_err(fault))
+        self.with(|db| db.begin_write().map_err(fault))?
+    }
+
+    /// Opens the file again if reading it has met a disk that fails, unless that was done a moment
+    /// ago.
+    pub(super) fn heed(&self, error: &Fault) {
+        if matches!(error, Fault::Io(_) | Fault::PreviousIo)
+            && self.pause().left(Instant::now()).is_none()
+        {
+            tracing::error!(%error, "the embedded store's disk fails");
+            self.reopen();
+        }
     }
 
     /// Whether writes may be tried.
@@ -134,11 +152,11 @@ impl DataFile {
         self.pause().end();
     }
 
-    /// Gives the database back after a failed write, and tries to open it again. Transactions of
+    /// Gives the database back after the disk has failed, and tries to open it again. Transactions of
     /// before end with it. A pause begins.
     pub(super) fn reopen(&self) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        if !matches!(*state, State::Closed) {
+        if matches!(*state, State::Open(_)) {
             *state = State::Failed;
             let began = Instant::now();
             if let Err(error) = self.recover(&mut state) {
@@ -174,10 +192,7 @@ impl DataFile {
         }
     }
 
-    fn with<T>(
-        &self,
-        work: impl FnOnce(&Database) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    fn with<T>(&self, work: impl FnOnce(&Database) -> T) -> Result<T, StoreError> {
         let mut state = self.read_state();
         if matches!(*state, State::Failed) {
             drop(state);
@@ -185,7 +200,7 @@ impl DataFile {
             state = self.read_state();
         }
         match &*state {
-            State::Open(db) => work(db),
+            State::Open(db) => Ok(work(db)),
             State::Failed => Err(StoreError::Unavailable("its disk fails".into())),
             State::Closed => Err(StoreError::Unavailable("the store is closed".into())),
         }

@@ -14,10 +14,11 @@ fn mark(file: &DataFile) {
 }
 
 fn read_mark(file: &DataFile) -> Result<u64, StoreError> {
-    let txn = file.begin_read()?;
-    let meta = txn.open_table(tables::META).map_err(fault)?;
-    let row = meta.get(tables::META_LOG_BYTES).map_err(fault)?;
-    Ok(row.map_or(0, |row| row.value()))
+    file.read(|txn| {
+        let meta = txn.open_table(tables::META)?;
+        let row = meta.get(tables::META_LOG_BYTES)?;
+        Ok(row.map_or(0, |row| row.value()))
+    })
 }
 
 /// The pause is over.
@@ -90,4 +91,35 @@ fn after_a_failure_the_file_is_left_alone_for_a_while() {
     read_mark(&file).expect_err("it is left alone, whoever asks");
     later(&file);
     assert_eq!(read_mark(&file).expect("the disk works"), MARK);
+}
+
+/// Nobody writes: what has met the failure opens the file again by itself.
+#[test]
+fn a_read_that_fails_once_is_not_the_last() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(FILE_NAME);
+    let file = DataFile::open(directory.path(), 0).expect("a file").0;
+    mark(&file);
+    let whole = std::fs::read(&path).unwrap();
+    let cut = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    cut.set_len(4096).unwrap();
+    read_mark(&file).expect_err("its pages are not there");
+    std::fs::write(&path, whole).unwrap();
+    later(&file);
+    assert_eq!(read_mark(&file).expect("the disk works"), MARK);
+}
+
+/// Whoever opens the file keeps all others out.
+#[test]
+fn a_write_that_can_not_begin_opens_the_file_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, aside) = (directory.path().join(FILE_NAME), directory.path().join("aside"));
+    let file = open(directory.path());
+    std::fs::rename(&path, &aside).unwrap();
+    file.reopen();
+    later(&file);
+    assert!(file.begin_write().is_err(), "it is not there");
+    let left = file.pause().left(Instant::now());
+    file.reopen();
+    assert!(file.pause().left(Instant::now()) <= left, "it has been tried a second time");
 }

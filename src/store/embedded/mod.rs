@@ -21,9 +21,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{
     changes::{EmbeddedChanges, check_place, first_after, first_since, span},
-    file::{DataFile, blocking, fault},
+    file::{DataFile, blocking},
     retention::{Age, Retention},
-    snapshot::EmbeddedSnapshot,
+    snapshot::{EmbeddedSnapshot, Held},
+    tables::Fault,
     writer::{Job, Writer, instant},
 };
 use super::{Changes, Lookup, Snapshot, Store, StoreError, Write, WriteError, Written};
@@ -42,8 +43,8 @@ mod writer;
 
 pub use file::OpenError;
 
-/// Tells the time. What it says becomes `meta.lastUpdated`; where it jumps, the log ages no faster,
-/// and [`Store::recent`] is near what it should be.
+/// Tells the time. What it says becomes `meta.lastUpdated`; where it jumps, [`Store::recent`] is near
+/// what it should be.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Tells how much time has passed since some moment, by a clock that nobody sets.
@@ -63,7 +64,7 @@ pub struct EmbeddedOptions {
     pub log_age: Duration,
     /// The clock.
     pub clock: Clock,
-    /// What the clock is held against.
+    /// By what the log ages.
     pub stopwatch: Stopwatch,
     /// Memory for pages of the file.
     pub cache_bytes: usize,
@@ -151,10 +152,10 @@ impl EmbeddedStore {
 
     async fn read_file<T: Send + 'static>(
         &self,
-        work: impl FnOnce(redb::ReadTransaction) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(redb::ReadTransaction) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let file = self.file.clone();
-        blocking(move || work(file.begin_read()?)).await
+        blocking(move || file.read(work)).await
     }
 }
 
@@ -169,37 +170,37 @@ impl Store for EmbeddedStore {
     }
 
     async fn head(&self) -> Result<LogPosition, StoreError> {
-        let (_, last) = self.read_file(|txn| span(&txn).map_err(fault)).await?;
+        let (_, last) = self.read_file(|txn| span(&txn)).await?;
         Ok(LogPosition::before(last))
     }
 
     async fn recent(&self, back: Duration) -> Result<LogPosition, StoreError> {
         let back = i64::try_from(back.as_millis()).unwrap_or(i64::MAX);
         let since_ms = (self.clock)().as_millisecond().saturating_sub(back);
-        let first = self.read_file(move |txn| first_since(&txn, since_ms).map_err(fault)).await?;
+        let first = self.read_file(move |txn| first_since(&txn, since_ms)).await?;
         Ok(LogPosition::before(first))
     }
 
     async fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.read_file(|txn| changes::oldest(&txn).map_err(fault)).await
+        self.read_file(|txn| changes::oldest(&txn)).await
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
-        let read = |txn| Ok((span(&txn).map_err(fault)?, txn));
-        let ((_, last), txn) = self.read_file(read).await?;
+        let ((_, last), txn) = self.read_file(|txn| Ok((span(&txn)?, txn))).await?;
         let now = instant((self.clock)().as_millisecond());
-        Ok(Arc::new(EmbeddedSnapshot::new(txn, last, now, self.snapshot_life)))
+        let held = Held::new(self.file.clone(), txn, self.snapshot_life);
+        Ok(Arc::new(EmbeddedSnapshot::new(held, last, now)))
     }
 
     async fn changes(&self, after: LogPosition) -> Result<Box<dyn Changes>, StoreError> {
         let next = first_after(after);
-        self.read_file(move |txn| check_place(next, span(&txn).map_err(fault)?)).await?;
+        check_place(next, self.read_file(|txn| span(&txn)).await?)?;
         Ok(Box::new(EmbeddedChanges::new(self.file.clone(), self.committed.clone(), next)))
     }
 
     async fn read(&self, ty: ResourceType, id: &str) -> Result<Lookup, StoreError> {
         let id = id.to_owned();
-        self.read_file(move |txn| tables::lookup(&txn, ty.name(), &id).map_err(fault)).await
+        self.read_file(move |txn| tables::lookup(&txn, ty.name(), &id)).await
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, WriteError> {

@@ -1,4 +1,7 @@
 //! How much of the log stays: bounded by bytes and by age, trimmed as part of each group commit.
+//!
+//! Age is time for which the store was open, by a clock that nobody sets. What the one on the wall
+//! shows, or showed when a change was written, may lie: nobody loses a position by it.
 
 use std::time::Duration;
 
@@ -14,6 +17,9 @@ use super::{
 const ROWS_PER_WRITE: usize = 4;
 const ROWS_BEYOND: usize = 64;
 
+/// Of an age, how much a change may outlive it: one in so many.
+const NOTES: u64 = 64;
+
 /// The bounds of the log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retention {
@@ -26,14 +32,14 @@ impl Retention {
     /// Gives the bytes of the log after it.
     pub(super) fn trim(
         &self,
-        log: &mut Table<'_, u64, LogRow>,
+        (log, ages): (&mut Table<'_, u64, LogRow>, &mut Table<'_, u64, u64>),
         mut bytes: u64,
         wrote: usize,
-        now_ms: i64,
+        open_ms: u64,
     ) -> Result<u64, Fault> {
         let last = log.last()?.map_or(0, |(seq, _)| seq.value());
         let most = wrote.saturating_mul(ROWS_PER_WRITE).saturating_add(ROWS_BEYOND);
-        let too_old = self.last_too_old(log, most, now_ms)?;
+        let too_old = self.last_too_old(ages, open_ms)?;
         for _ in 0..most {
             let Some((seq, size)) = oldest(log)? else { break };
             let is_over = bytes > self.bytes || too_old.is_some_and(|too_old| seq <= too_old);
@@ -46,25 +52,39 @@ impl Retention {
         Ok(bytes)
     }
 
-    /// The last of the oldest rows that is too old. So is each before it, whatever the clock showed
-    /// when that was written.
+    /// Notes when the last commit of before was, and its last change, unless another was noted a
+    /// moment ago.
+    pub(super) fn note(
+        &self,
+        ages: &mut Table<'_, u64, u64>,
+        (then_ms, last): (u64, u64),
+        open_ms: u64,
+    ) -> Result<(), Fault> {
+        let noted = ages.last()?.map(|(at, _)| at.value());
+        let step = self.age_ms() / NOTES;
+        if noted.is_none_or(|at| open_ms >= at.saturating_add(step)) {
+            ages.insert(then_ms, last)?;
+        }
+        Ok(())
+    }
+
+    /// The last change that is too old. Of what was noted before it nothing is needed any more.
     fn last_too_old(
         &self,
-        log: &Table<'_, u64, LogRow>,
-        most: usize,
-        now_ms: i64,
+        ages: &mut Table<'_, u64, u64>,
+        open_ms: u64,
     ) -> Result<Option<u64>, Fault> {
-        let mut too_old = None;
-        for entry in log.iter()?.take(most) {
-            let (seq, row) = entry?;
-            let age = now_ms.saturating_sub(row.value().0);
-            if u128::try_from(age).is_ok_and(|age| age > self.age.as_millis()) {
-                too_old = Some(seq.value());
-            } else if age >= 0 {
-                break;
-            }
-        }
-        Ok(too_old)
+        let Some(least) = open_ms.checked_sub(self.age_ms()) else { return Ok(None) };
+        let noted = ages.range(..least)?.next_back().transpose()?;
+        let Some((at, seq)) = noted.map(|(at, seq)| (at.value(), seq.value())) else {
+            return Ok(None);
+        };
+        ages.retain_in(..at, |_, _| false)?;
+        Ok(Some(seq))
+    }
+
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.age.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -73,28 +93,26 @@ fn oldest(log: &Table<'_, u64, LogRow>) -> Result<Option<(u64, u64)>, Fault> {
     Ok(first.map(|(seq, row)| (seq.value(), log_row_bytes(row.value()))))
 }
 
-/// The time by which the log ages: what the clock shows, but no more than has passed, by the
-/// stopwatch, since the newest change of before. So a clock that jumps ahead costs nobody its
-/// position; after one that was wrong, the log is kept for longer.
+/// For how long the store has been open in all.
 pub(super) struct Age {
     stopwatch: Stopwatch,
-    /// A time, and what the stopwatch showed then.
-    since: Option<(i64, Duration)>,
+    /// What the stopwatch showed when the store was opened.
+    opened: Duration,
+    /// For how long it had been open before that, in ms.
+    before: Option<u64>,
 }
 
 impl Age {
+    /// Of a store that is opened now.
     pub(super) fn new(stopwatch: Stopwatch) -> Self {
-        Self { stopwatch, since: None }
+        let opened = stopwatch();
+        Self { stopwatch, opened, before: None }
     }
 
-    /// What it is, where the clock shows this. `newest_ms`: when the newest change was committed.
-    pub(super) fn now(&mut self, shown_ms: i64, newest_ms: Option<i64>) -> i64 {
-        let passed = (self.stopwatch)();
-        let (ms, then) = self.since.unwrap_or((newest_ms.unwrap_or(shown_ms), passed));
-        let since = passed.saturating_sub(then).as_millis();
-        let reached = ms.saturating_add(i64::try_from(since).unwrap_or(i64::MAX));
-        // Else as it began: milliseconds that are cut off one by one would add up.
-        self.since = Some(if shown_ms < reached { (shown_ms, passed) } else { (ms, then) });
-        shown_ms.min(reached)
+    /// It, in ms, where it was so long at the last commit of before.
+    pub(super) fn now(&mut self, then: u64) -> u64 {
+        let before = *self.before.get_or_insert(then);
+        let since = (self.stopwatch)().saturating_sub(self.opened).as_millis();
+        before.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
     }
 }

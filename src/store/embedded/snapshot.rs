@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    file::{blocking, fault},
+    file::{DataFile, blocking, fault},
     tables::{self, Fault, after_type},
 };
 use crate::{
@@ -42,9 +42,9 @@ pub(super) struct EmbeddedSnapshot {
 }
 
 impl EmbeddedSnapshot {
-    /// Takes over a transaction that has been begun and whose last change has number `last`.
-    pub(super) fn new(txn: ReadTransaction, last: u64, now: Timestamp, life: Duration) -> Self {
-        Self { held: Held::new(txn, life), position: LogPosition::past(last), instant: now }
+    /// Of a transaction whose last change has number `last`.
+    pub(super) fn new(held: Held, last: u64, now: Timestamp) -> Self {
+        Self { held, position: LogPosition::past(last), instant: now }
     }
 }
 
@@ -76,15 +76,17 @@ impl Snapshot for EmbeddedSnapshot {
 /// The transaction until it expires, shared by the snapshot and its scans: it ends in time even
 /// if only a scan that nobody reads is left of them.
 #[derive(Clone)]
-struct Held(Arc<Expiring>);
+pub(super) struct Held(Arc<Expiring>);
 
 struct Expiring {
+    file: Arc<DataFile>,
     txn: Mutex<Option<Arc<ReadTransaction>>>,
     _reaper: AbortOnDropHandle<()>,
 }
 
 impl Held {
-    fn new(txn: ReadTransaction, life: Duration) -> Self {
+    /// Takes over a transaction of the file.
+    pub(super) fn new(file: Arc<DataFile>, txn: ReadTransaction, life: Duration) -> Self {
         Self(Arc::new_cyclic(|held: &Weak<Expiring>| {
             let held = held.clone();
             let reaper = tokio::spawn(async move {
@@ -94,6 +96,7 @@ impl Held {
                 }
             });
             Expiring {
+                file,
                 txn: Mutex::new(Some(Arc::new(txn))),
                 _reaper: AbortOnDropHandle::new(reaper),
             }
@@ -107,7 +110,14 @@ impl Held {
         work: impl FnOnce(&ReadTransaction) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let txn = self.0.lock().clone().ok_or(StoreError::SnapshotExpired)?;
-        blocking(move || work(&txn).map_err(expired_or_fault)).await
+        let held = Arc::clone(&self.0);
+        let read = move || {
+            work(&txn).map_err(|error| {
+                held.file.heed(&error);
+                expired_or_fault(error)
+            })
+        };
+        blocking(read).await
     }
 }
 

@@ -18,13 +18,15 @@ pub(super) type Fault = redb::Error;
 pub(super) const FORMAT: u64 = 1;
 
 /// Facts of the whole store: a name → a number. [`META_FORMAT`], [`META_EPOCH`],
-/// [`META_LOG_BYTES`].
+/// [`META_LOG_BYTES`], [`META_OPEN_MS`].
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 pub(super) const META_FORMAT: &str = "format";
 /// 32 bits, drawn when the file was made.
 pub(super) const META_EPOCH: &str = "epoch";
 /// The sum of [`log_row_bytes`] of all rows of [`LOG`].
 pub(super) const META_LOG_BYTES: &str = "log-bytes";
+/// For how long the store has been open in all, at its last commit, in ms.
+pub(super) const META_OPEN_MS: &str = "open-ms";
 
 /// The current resources: (type, id) → (version, lastUpdated in ms since 1970, compact JSON).
 pub(super) const RESOURCES: TableDefinition<'_, (&str, &str), (u64, i64, &[u8])> =
@@ -45,6 +47,10 @@ pub(super) const DELETED: TableDefinition<'_, (&str, &str), (u64, i64)> =
 /// deleted. The newest row always stays, so the sequence outlives every trim.
 pub(super) const LOG: TableDefinition<'_, u64, LogRow> = TableDefinition::new("log");
 pub(super) type LogRow = (i64, &'static str, &'static str, &'static [u8], &'static [u8]);
+
+/// How old the log is: for how long the store had been open, in ms → the number of the last change
+/// by then. Some dozens of rows.
+pub(super) const AGES: TableDefinition<'_, u64, u64> = TableDefinition::new("ages");
 
 /// About how many bytes a row takes in the log.
 pub(super) fn log_row_bytes((_, ty, id, before, after): (i64, &str, &str, &[u8], &[u8])) -> u64 {
@@ -114,6 +120,7 @@ fn make(txn: &redb::WriteTransaction, epoch: u32) -> Result<(), Fault> {
     txn.open_table(UPDATED)?;
     txn.open_table(DELETED)?;
     txn.open_table(LOG)?;
+    txn.open_table(AGES)?;
     Ok(())
 }
 

@@ -88,8 +88,8 @@ impl Writer {
             drop(group);
             txn.abort().map_err(fault)?;
         } else {
-            let now_ms = self.age.now((self.clock)().as_millisecond(), group.newest_ms);
-            group.finish(&self.retention, now_ms).map_err(fault)?;
+            let open_ms = self.age.now(group.open_ms);
+            group.finish(&self.retention, open_ms).map_err(fault)?;
             txn.commit().map_err(fault)?;
             self.file.has_written();
             self.committed.send_replace(());
@@ -115,9 +115,12 @@ struct Group<'t> {
     updated: Table<'t, (&'static str, i64, &'static str), ()>,
     deleted: Table<'t, (&'static str, &'static str), (u64, i64)>,
     log: Table<'t, u64, LogRow>,
+    ages: Table<'t, u64, u64>,
+    /// The last change of before.
+    last: u64,
     next_seq: u64,
-    /// When the last change was committed that is there.
-    newest_ms: Option<i64>,
+    /// For how long the store had been open when that was committed.
+    open_ms: u64,
     log_bytes: u64,
     /// Rows put into the log.
     rows: usize,
@@ -136,17 +139,19 @@ impl<'t> Group<'t> {
     fn open(txn: &'t WriteTransaction) -> Result<Self, Fault> {
         let meta = txn.open_table(tables::META)?;
         let log = txn.open_table(tables::LOG)?;
-        let log_bytes = meta.get(tables::META_LOG_BYTES)?.map_or(0, |row| row.value());
+        let number = |name| Ok::<_, Fault>(meta.get(name)?.map_or(0, |row| row.value()));
+        let (log_bytes, open_ms) = (number(tables::META_LOG_BYTES)?, number(tables::META_OPEN_MS)?);
         let (_, last) = tables::log_span(&log)?;
-        let newest_ms = log.last()?.map(|(_, row)| row.value().0);
         Ok(Self {
             meta,
             resources: txn.open_table(tables::RESOURCES)?,
             updated: txn.open_table(tables::UPDATED)?,
             deleted: txn.open_table(tables::DELETED)?,
             log,
+            ages: txn.open_table(tables::AGES)?,
+            last,
             next_seq: last + 1,
-            newest_ms,
+            open_ms,
             log_bytes,
             rows: 0,
             bytes: 0,
@@ -250,9 +255,12 @@ impl<'t> Group<'t> {
     }
 
     /// Trims the log; what is left is to commit.
-    fn finish(mut self, retention: &Retention, now_ms: i64) -> Result<(), Fault> {
-        let bytes = retention.trim(&mut self.log, self.log_bytes, self.rows, now_ms)?;
+    fn finish(mut self, retention: &Retention, open_ms: u64) -> Result<(), Fault> {
+        retention.note(&mut self.ages, (self.open_ms, self.last), open_ms)?;
+        let tables = (&mut self.log, &mut self.ages);
+        let bytes = retention.trim(tables, self.log_bytes, self.rows, open_ms)?;
         self.meta.insert(tables::META_LOG_BYTES, bytes)?;
+        self.meta.insert(tables::META_OPEN_MS, open_ms)?;
         Ok(())
     }
 }
