@@ -4,13 +4,18 @@ use std::time::{Duration, Instant};
 
 use fhirtail::{
     position::LogPosition,
-    store::{Before, Change, ChangeKind, Snapshot, StoreError},
+    store::{
+        Before, Change, ChangeKind, Snapshot, Store, StoreError,
+        mongo::{MongoOptions, MongoStore},
+    },
 };
 use mongodb::bson::doc;
 
 use crate::{
     support::mongod::ReplicaSet,
-    tools::{Bench, Replica, apply, bench, bench_on, copy, keep_images, text, ty, update, words},
+    tools::{
+        Bench, Replica, apply, bench, bench_on, copy, keep_images, read_to, text, ty, update, words,
+    },
 };
 
 /// What who begins at a position hears of all that a reader has read, in words.
@@ -158,4 +163,61 @@ async fn a_lookup_too_long_ago_is_made_now_and_repeats_nothing() {
         changes.iter().filter(is_news).for_each(|change| apply(&mut replica, change));
         assert_eq!(Replica::from_iter(replica), last, "from {origin:?}: {changes:#?}");
     }
+}
+
+/// MongoDB reads a capped collection as of no instant: what is updated in one is looked up nowhere,
+/// and keeps nobody from the rest of the log.
+#[tokio::test]
+async fn an_update_in_a_capped_collection_is_that_of_all_of_it() {
+    let Some(bench) = bench().await else { return };
+    bench.db.create_collection("Basic").capped(true).size(4096_u64).await.expect("capped");
+    let start = bench.snapshot().await.position();
+    bench.insert("Basic", doc! {"_id": "1", "n": 0}).await;
+    update(&bench, "Basic", doc! {"_id": "1"}, doc! {"$set": {"n": 1}}).await;
+    bench.insert("Patient", doc! {"_id": "a"}).await;
+    let changes = bench.changes_until_now(start).await;
+    let expected = [
+        r#"Absent -> {"resourceType":"Basic","id":"1","n":0}"#,
+        "replaced Basic",
+        r#"Absent -> {"resourceType":"Patient","id":"a"}"#,
+    ];
+    assert_eq!(heard(&changes, start), expected);
+}
+
+/// A thousand events without their documents fit into one reply of the log, and their documents not
+/// into memory. They come part by part.
+#[tokio::test]
+async fn documents_are_looked_up_some_at_a_time() {
+    const COUNT: usize = 80;
+    let Some(bench) = bench().await else { return };
+    let long = "x".repeat(1 << 20);
+    for n in 0..COUNT {
+        bench.insert("Basic", doc! {"_id": format!("{n:02}"), "text": &long}).await;
+    }
+    let start = bench.snapshot().await.position();
+    update(&bench, "Basic", doc! {}, doc! {"$set": {"n": 1}}).await;
+    bench.insert("Basic", doc! {"_id": "after"}).await;
+    let head = bench.head().await;
+    let name = bench.db.name();
+    let store = MongoStore::connect(&bench.set.uri(name), MongoOptions::default()).await;
+    let mut reader = store.expect("a store").changes(start).await.expect("a reader");
+    let (mut ids, mut sizes) = (Vec::new(), Vec::new());
+    while ids.last().is_none_or(|id| id != "after") {
+        let batch = reader.next().await.expect("a batch");
+        let mut size = 0;
+        for change in &batch.changes {
+            let ChangeKind::Upsert { id, json, .. } = &change.kind else { panic!("{change:?}") };
+            assert!(id.as_ref() == "after" || text(json).contains(r#""n":1"#), "{id}");
+            assert!(change.repeats.is_none() && change.position <= batch.level, "{id}");
+            size += json.len();
+            ids.push(id.to_string());
+        }
+        assert!(!batch.quiet || ids.len() > COUNT, "quiet after {}", ids.len());
+        sizes.push(size);
+    }
+    assert!(ids.is_sorted() && ids.len() == COUNT + 1, "{ids:?}");
+    sizes.retain(|size| *size > 0);
+    assert!(sizes[0] <= 33 << 20 && sizes[1..].iter().all(|size| *size <= 17 << 20), "{sizes:?}");
+    let (_, level) = read_to(&mut *reader, head).await;
+    assert!(level >= head);
 }

@@ -22,8 +22,9 @@ struct AsOf {
 }
 
 impl Ahead {
-    /// The change that has brought what an event of this time brings.
-    pub(super) fn said(&mut self, step: &Step, time: u64) -> Option<LogPosition> {
+    /// The change that has brought what this one brings.
+    pub(super) fn said(&mut self, step: &Step) -> Option<LogPosition> {
+        let time = step.change.position.time;
         if time > self.until {
             self.documents.clear();
         }

@@ -3,7 +3,11 @@
 //! The cursor is a plain one over `$changeStream`, so nothing resumes behind our back: an error
 //! ends the reader, and its user opens another at the position it has come to.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -34,6 +38,11 @@ use crate::{
 
 /// How long [`Changes::next`] waits before it answers "nothing".
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How many documents are looked up for one batch, and about how many bytes of them: a thousand events
+/// without theirs are small, what they stand for need not be.
+const MOST_LOOKED_UP: usize = 32;
+const LOOKED_UP_BYTES: usize = 16 << 20;
 
 /// The reading end of the task.
 #[derive(Debug)]
@@ -91,7 +100,13 @@ struct Tail {
     after: LogPosition,
     /// The place of the last event.
     at: LogPosition,
+    /// What the last reply has told and no batch has brought yet.
+    waiting: VecDeque<Step>,
+    /// Up to where all is delivered once none of that waits.
+    reached: LogPosition,
     level: LogPosition,
+    /// How many documents are looked up at once, where they are like the last ones.
+    at_once: usize,
     /// Where the cursor began. Its first mark is that, and says nothing of what lies there.
     began: u64,
     /// An empty reply has looked up to here, and found nothing more.
@@ -123,7 +138,10 @@ impl Tail {
             id: 0,
             after,
             at,
+            waiting: VecDeque::new(),
+            reached: after,
             level: after,
+            at_once: MOST_LOOKED_UP,
             began: after.time,
             looked: ends.committed,
             tokens_hold: true,
@@ -161,15 +179,13 @@ impl Tail {
     }
 
     async fn read(&mut self) -> Result<ChangeBatch, StoreError> {
-        let reply = self.reply().await?;
-        let mut steps = Vec::new();
-        let empty = self.take_events(&reply, &mut steps)?;
+        let empty = self.waiting.is_empty() && self.read_on().await?;
         let shared = self.shared.clone();
+        let mut steps = self.next_part();
         let owing = shared.found(self.complete(&mut steps)).await?;
         if std::mem::take(&mut self.listing_changed) {
             shared.answered(shared.refresh_catalog()).await?;
         }
-        self.advance(&reply);
         let changes = steps.into_iter().map(|step| step.change).collect();
         // Through mongos an empty reply may be one that came before a shard had read on.
         let looked = self.looked >= self.level.time;
@@ -178,6 +194,40 @@ impl Tail {
         }
         let quiet = empty && looked && !self.shared.sharded;
         Ok(ChangeBatch { changes, level: self.level, quiet, owing })
+    }
+
+    /// Takes what the next reply tells. Returns whether that is nothing.
+    async fn read_on(&mut self) -> Result<bool, StoreError> {
+        let reply = self.reply().await?;
+        let mut steps = Vec::new();
+        let empty = self.take_events(&reply, &mut steps)?;
+        if steps.iter().any(|step| step.open) {
+            mapping::fill_from_images(&mut steps);
+        }
+        self.waiting = steps.into();
+        self.advance(&reply);
+        Ok(empty)
+    }
+
+    /// What is brought next: all that waits, or up to as many changes as are looked up at once. Those of
+    /// one time stay together.
+    fn next_part(&mut self) -> Vec<Step> {
+        let (mut open, mut last) = (0, 0);
+        let is_in = |step: &&Step| {
+            let time = step.change.position.time;
+            let fits = open < self.at_once || time == last;
+            (open, last) = (open + usize::from(step.open), time);
+            fits
+        };
+        let count = self.waiting.iter().take_while(is_in).count();
+        let mut part: Vec<Step> = self.waiting.drain(..count).collect();
+        for step in &mut part {
+            step.change.repeats = self.ahead.said(step);
+        }
+        let last = part.last().map(|step| step.change.position);
+        let level = if self.waiting.is_empty() { Some(self.reached) } else { last };
+        self.level = level.map_or(self.level, |level| self.level.max(level));
+        part
     }
 
     /// The next reply that is asked for looks up to what a majority has by now.
@@ -236,18 +286,14 @@ impl Tail {
     fn map_event(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) {
         let mapped = mapping::steps(&self.shared, event, self.at);
         self.listing_changed |= mapped.listing_changed;
-        for mut step in mapped.steps {
-            step.change.repeats = self.ahead.said(&step, event.time);
-            steps.push(step);
-        }
+        steps.extend(mapped.steps);
     }
 
     /// Gives events that came without their document what was before its next event, where that is
-    /// known, or what was there after the last event of the reply. That only the last event of a
+    /// known, or what was there after the last event of the part. That only the last event of a
     /// document gets; those before it give way. Returns the places behind which that is owed.
     async fn complete(&mut self, steps: &mut Vec<Step>) -> Result<Owing, StoreError> {
         if steps.iter().any(|step| step.open) {
-            mapping::fill_from_images(steps);
             self.look_up(steps).await?;
         }
         let (mut owing, mut since) = (Vec::new(), None);
@@ -270,8 +316,13 @@ impl Tail {
             steps.iter().enumerate().filter_map(|(at, step)| Some((step.place()?, at))).collect();
         let wanted = last.iter().filter(|(_, at)| steps[**at].open);
         let wanted: Vec<Place> = wanted.map(|(place, _)| place.clone()).collect();
-        let (wanted_at, late) = (self.at.time, self.ahead.until);
+        let wanted_at = steps.last().map_or(0, |step| step.change.position.time);
+        let late = self.ahead.until;
         let mut seen = lookup::look_up(&self.shared, &wanted, wanted_at, late).await?;
+        let bytes: usize = seen.documents.values().map(|found| found.json.len()).sum();
+        if let Some(each) = bytes.checked_div(seen.documents.len()) {
+            self.at_once = (LOOKED_UP_BYTES / each.max(1)).clamp(1, MOST_LOOKED_UP);
+        }
         for place in wanted {
             // Nothing there: a delete follows.
             if let Some(found) = seen.documents.remove(&place) {
@@ -285,7 +336,7 @@ impl Tail {
     }
 
     fn advance(&mut self, reply: &RawBatch) {
-        self.level = self.level.max(self.at);
+        self.reached = self.reached.max(self.at);
         let cursor = Elements::of(reply.as_raw_document().as_bytes())
             .ok()
             .and_then(|reply| reply.find("cursor"));
@@ -294,7 +345,7 @@ impl Tail {
         let mark = member("postBatchResumeToken")
             .and_then(|token: Element<'_>| token_time(token.document()?));
         if let (true, Some(mark)) = (self.tokens_hold, mark) {
-            self.level = self.level.max(LogPosition::before(mark));
+            self.reached = self.reached.max(LogPosition::before(mark));
             if mark > self.began {
                 self.looked = self.looked.max(mark);
             }

@@ -138,6 +138,11 @@ fn one(
         unreadable(ty, "its _id is neither a string nor an ObjectId");
         return None;
     };
+    let lacks_document = event.operation != "delete" && event.after.is_none();
+    if lacks_document && shared.catalog().get(ty).is_some_and(|facts| facts.capped) {
+        // MongoDB reads it as of no instant. Who begins anew is told so; all others go on.
+        return Some(whole(event, position, ty));
+    }
     let id = encode::id_text(&doc);
     let before = before(shared, event, ty);
     let (open, kind) = if event.operation == "delete" {
@@ -151,7 +156,7 @@ fn one(
             None => (None, Bytes::new()),
         };
         let upsert = ChangeKind::Upsert { ty, id, doc, updated_ms, json, before };
-        (event.after.is_none(), upsert)
+        (lacks_document, upsert)
     };
     Some(Step { change: change(event, position, kind), open })
 }
