@@ -35,6 +35,8 @@ impl Session {
         self.wait_for_turn().await;
         let snapshot = self.take_snapshot().await?;
         if resume.log > snapshot.position() {
+            // Whoever waits for the log keeps no other from reading.
+            self.turn = None;
             self.stage = Stage::Resume(resume);
             return self.wait_for_the_log().await;
         }
