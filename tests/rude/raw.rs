@@ -1,6 +1,6 @@
 //! A client that says just what it is told to, byte by byte.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,6 +22,28 @@ pub(crate) async fn connect(server: SocketAddr) -> TcpStream {
 pub(crate) async fn say(socket: &mut TcpStream, bytes: &[u8]) -> bool {
     let said = timeout(PATIENCE, socket.write_all(bytes)).await;
     said.expect("the server takes it, or goes").is_ok()
+}
+
+/// Of how many connections the server has its end (`/proc/net/tcp`): nothing is read for that.
+pub(crate) fn standing(sockets: &[TcpStream]) -> usize {
+    let hex = |address: std::io::Result<SocketAddr>| match address.expect("an address") {
+        SocketAddr::V4(v4) => {
+            format!("{:08X}:{:04X}", u32::from_ne_bytes(v4.ip().octets()), v4.port())
+        }
+        SocketAddr::V6(v6) => panic!("{v6}"),
+    };
+    let all = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's list");
+    let ends = all.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        // Established, or the client alone has closed.
+        ["01", "08"].contains(&words[3]).then(|| [words[1], words[2]])
+    });
+    let ends: HashSet<[&str; 2]> = ends.collect();
+    let stands = |socket: &&TcpStream| {
+        let [server, client] = [hex(socket.peer_addr()), hex(socket.local_addr())];
+        ends.contains(&[&*server, &*client])
+    };
+    sockets.iter().filter(stands).count()
 }
 
 /// All that comes until the server lets go, which it does.

@@ -10,7 +10,8 @@ use tokio::{
 
 use crate::{
     bear,
-    raw::{PATIENCE, connect, hear, request, say, statuses},
+    lab::until,
+    raw::{PATIENCE, connect, hear, request, say, standing, statuses},
 };
 
 const STREAM: &str = "Accept: text/event-stream\r\n";
@@ -23,22 +24,24 @@ const LARGE: [(&str, &str); 4] = [
 ];
 
 /// Many of each of them.
-async fn many(count: usize, client: impl AsyncFn(Vec<u8>)) {
+async fn many<T>(count: usize, client: impl AsyncFn(Vec<u8>) -> T) -> Vec<T> {
     let requests = LARGE.iter().cycle().take(count);
-    join_all(requests.map(|(line, headers)| client(request(line, headers, "")))).await;
+    join_all(requests.map(|(line, headers)| client(request(line, headers, "")))).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn never_read() {
     bear("never read", async |server: SocketAddr| {
-        many(60, async |request| {
+        let sockets = many(60, async |request| {
             let mut socket = connect(server).await;
             say(&mut socket, &request).await;
-            // Longer than the server's deadline.
-            sleep(Duration::from_secs(2)).await;
-            hear(&mut socket).await;
+            let answered = timeout(PATIENCE, socket.readable()).await;
+            answered.expect("an answer").expect("a connection");
+            socket
         })
         .await;
+        // What they are sent has to fill their sockets first.
+        until("the server lets go of all", 60, || standing(&sockets) == 0).await;
     })
     .await;
 }
