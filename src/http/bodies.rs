@@ -19,10 +19,14 @@ use crate::{error::ApiError, fhir::outcome::IssueType};
 const UNIT: usize = 1024;
 
 /// So many bytes may be done at once, or one body that has more.
-const AT_ONCE: usize = 16 << 20;
+const AT_ONCE: usize = 4 << 20;
 
-/// How much more may have come than is being done.
+/// How many of the largest bodies may have come.
 const WAITING: usize = 8;
+
+/// How many entries a Bundle may have, and how many of all may be done at once. The smallest takes 2
+/// bytes, and a thousand with its answer.
+pub(super) const MOST_ENTRIES: usize = 50_000;
 
 /// What may still come, and what may still be done.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub struct Bodies {
     /// For whole bodies that are read as JSON and done: as a tree a text takes up to thirty times the
     /// memory.
     done: Arc<Semaphore>,
+    /// For entries. Who has these waits for nothing else.
+    entries: Arc<Semaphore>,
 }
 
 /// A whole body, and its share of what may be done at once.
@@ -64,6 +70,7 @@ impl Bodies {
             deadline,
             come: semaphore(limit.max(AT_ONCE).saturating_mul(WAITING)),
             done: semaphore(AT_ONCE),
+            entries: Arc::new(Semaphore::new(MOST_ENTRIES)),
         }
     }
 
@@ -94,10 +101,27 @@ impl Bodies {
             self.hold(&mut come, whole.len() + frame.len())?;
             whole.extend_from_slice(&frame);
         }
-        let turn = Arc::clone(&self.done).acquire_many_owned(units(whole.len().min(AT_ONCE)));
-        let turn = timeout(self.deadline, turn).await.map_err(|_| too_many())?;
+        let turn = self.turn(&self.done, units(whole.len().min(AT_ONCE))).await?;
+        Ok(Whole { text: whole.into(), share: Share { _held: [come, turn] } })
+    }
+
+    /// Waits until so many entries of a Bundle may be done, which is at most [`MOST_ENTRIES`].
+    ///
+    /// # Errors
+    /// 503 where there are too many of others.
+    pub(super) async fn entries(&self, count: usize) -> Result<Share, ApiError> {
+        let count = u32::try_from(count.min(MOST_ENTRIES)).unwrap_or(u32::MAX);
+        Ok(Share { _held: [self.turn(&self.entries, count).await?, None] })
+    }
+
+    async fn turn(
+        &self,
+        of: &Arc<Semaphore>,
+        count: u32,
+    ) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+        let turn = timeout(self.deadline, Arc::clone(of).acquire_many_owned(count)).await;
         // Never closed.
-        Ok(Whole { text: whole.into(), share: Share { _held: [come, turn.ok()] } })
+        Ok(turn.map_err(|_| too_many())?.ok())
     }
 
     /// # Errors
@@ -181,7 +205,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_has_come_is_bounded_and_nobody_waits_for_it() {
         let bodies = Arc::new(Bodies::new(AT_ONCE, DEADLINE));
-        // One is done, and seven wait for that.
+        // One is done, and the others wait for that.
         let first = bodies.read(of(AT_ONCE)).await.expect("a turn");
         let read = || {
             tokio::spawn({
@@ -205,6 +229,16 @@ mod tests {
         }
         assert_eq!(bodies.come.available_permits(), WAITING * AT_ONCE / UNIT);
         assert_eq!(bodies.done.available_permits(), AT_ONCE / UNIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn entries_wait_for_each_other() {
+        let bodies = Bodies::new(10, DEADLINE);
+        let all = bodies.entries(MOST_ENTRIES).await.expect("a turn");
+        let refused = bodies.entries(1).await.expect_err("no turn");
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        drop(all);
+        bodies.entries(MOST_ENTRIES).await.expect("a turn");
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use super::{
     AppState, blocking,
+    bodies::MOST_ENTRIES,
     conditions::{Return, etag, has_current, preferred_return},
     entries::{Entries, Planned, in_entry, plan, writes_of},
     read::find,
@@ -34,9 +35,6 @@ use crate::{
 /// together.
 const BATCH_WIDTH: usize = 64;
 
-/// How many entries a Bundle may have. The smallest takes 2 bytes, and some thousand with its answer.
-const MOST_ENTRIES: usize = 50_000;
-
 /// `POST /fhir`
 pub(super) async fn post(
     State(app): State<AppState>,
@@ -46,6 +44,7 @@ pub(super) async fn post(
 ) -> Result<Response, ApiError> {
     let prefer = preferred_return(&headers).unwrap_or(Return::Minimal);
     let (kind, entries) = blocking(move || read(&body)).await?;
+    let _done = app.bodies.entries(entries.len()).await?;
     let (kind, answers) = match kind {
         BundleKind::Batch => ("batch-response", batch(&app, entries, prefer).await),
         BundleKind::Transaction => {
