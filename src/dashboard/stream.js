@@ -120,8 +120,9 @@ export class Stream {
   #count(event) {
     const now = Date.now();
     this.events += 1;
-    // What says why the stream ends has no id of its own, and a reset takes the last one back.
-    this.position = event.lastEventId;
+    // What says why there is no stream has no id, and a fresh EventSource none from before. A reset
+    // takes it back.
+    if (event.lastEventId || event.type === 'reset') this.position = event.lastEventId;
     this.heard = now;
     // What was taken for silence was none.
     if (this.#isSilent) this.#turn(this.#before);
