@@ -10,6 +10,7 @@ mod large;
 mod list;
 mod model;
 mod quiet;
+mod silence;
 mod states;
 mod streams;
 #[path = "../support/mod.rs"]
