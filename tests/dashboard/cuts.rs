@@ -252,7 +252,13 @@ async fn a_position_that_is_refused_is_let_go_of() {
         browser
             .ask(&format!("{{ page.stream.position = '{position}'; page.stream.open() }}"))
             .await;
-        browser.until("page.stream.phase === 'refused' && page.stream.why !== ''").await;
+        browser
+            .until(
+                "page.stream.phase === 'refused' && page.stream.why !== '' && \
+                 /; trying again in [1-4] s; what you see is as of \\d\\d:\\d\\d:\\d\\d$/\
+                     .test(document.getElementById('state-detail').textContent)",
+            )
+            .await;
         let why = browser.text("state-detail").await;
         assert!(why.contains("ast-Event-ID") || why.contains("lastEventId"), "{why}");
         if position == other {

@@ -5,6 +5,7 @@ mod access;
 mod between;
 mod browser;
 mod cuts;
+mod feed;
 mod gaps;
 mod large;
 mod list;
