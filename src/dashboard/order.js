@@ -61,10 +61,16 @@ export class Order {
   }
 }
 
+/** Whose birth is not known is after all whose is: in days. */
+const UNKNOWN = 1e8;
+
 /** Orders that are no count: by the second, by the day. */
 const NUMBERS = {
   changed: row => Math.floor(row.changed / 1000),
-  birth: row => Math.floor((Date.parse(row.facts?.birth ?? '') || 0) / 86_400_000),
+  birth: row => {
+    const at = Date.parse(row.facts?.birth ?? '');
+    return Number.isNaN(at) ? UNKNOWN : Math.floor(at / 86_400_000);
+  },
 };
 
 function hasGap(row, measure, status) {

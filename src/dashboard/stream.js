@@ -4,6 +4,10 @@
 // on any status but 200, and hears nothing where a connection died without a word: then the page
 // opens another, from the last id that it saw itself. Checkpoints, ids without an event, only the
 // browser sees: wherever it comes back by itself, it is left to do so.
+//
+// That the server answers does not show that the stream is alive: a balancer or a firewall may have
+// lost that one connection. So after minutes without an event the page opens another stream beside
+// it, from the same position, and goes on with whichever speaks first.
 
 import { Batches } from './batches.js';
 
@@ -16,6 +20,8 @@ const LONGEST = 30_000;
 /** After so much silence the page asks whether the server is there. */
 const SILENCE = 20_000;
 const PATIENCE = 5000;
+/** So much silence is doubted though the server answers, each page's a little differently. */
+const RENEWAL = 120_000 * (0.75 + Math.random() / 2);
 /** Rates are those of this long. */
 const WINDOW = 10_000;
 
@@ -40,11 +46,18 @@ export class Stream {
   /** Whether a history is loading because the position was lost. */
   isAgain = false;
   cuts = 0;
+  /** After so many ms without an event the stream is made sure of. */
+  renewal = RENEWAL;
   #source = null;
+  /** The stream beside it, while it is made sure of; and when that was done last. */
+  #other = null;
+  #doubted = 0;
   #batches = new Batches();
   #tries = 0;
   #retry = RETRY;
   #cutAt = 0;
+  /** When the try that is under way began, or the next one is to. */
+  #tried = 0;
   #timer = 0;
   #asking = false;
   /** When the server last said that it is there, apart from events. */
@@ -68,27 +81,42 @@ export class Stream {
   /** Opens it, at the last position if there is one. */
   open() {
     clearTimeout(this.#timer);
+    this.#letGo();
     this.#source?.close();
-    const source = new EventSource(this.#path);
-    this.#source = source;
+    this.#source = this.#connect();
     this.due = 0;
+    this.#cutAt = 0;
+    this.#tried = Date.now();
     // While it tries again and again, that is what the page says.
     if (this.phase !== 'waiting' && this.phase !== 'refused') this.#turn('connecting');
+  }
+
+  /** A stream from the position on, which counts once it is the page's. */
+  #connect() {
+    const source = new EventSource(this.#path);
     const batches = this.#batches;
     const on = (name, then) => source.addEventListener(name, event => {
+      if (source === this.#other) this.#goOver(name);
       if (source !== this.#source) return;
       this.#count(event);
       batches.add(then, event.data);
     });
     // Each of these holds from then on, so it waits for the events before it.
-    source.onopen = () => batches.add(() => source === this.#source && this.#opened());
-    source.onerror = () => batches.add(given => source === this.#source && this.#cut(given), source.readyState);
+    const later = (then, given) => {
+      if (source === this.#source) batches.add(() => source === this.#source && then(given));
+    };
+    source.onopen = () => later(() => this.#opened());
+    source.onerror = () => {
+      if (source === this.#other) this.#letGo();
+      else later(given => this.#cut(given), source.readyState);
+    };
     for (const type of TYPES) on(type, data => this.#put(data));
     on('deleted', data => this.#deleted(data));
     on('caught-up', () => this.#level());
     on('fell-behind', () => this.#turn('behind'));
     on('reset', data => this.#reset(data));
     on('OperationOutcome', data => { this.why = diagnostics(data); });
+    return source;
   }
 
   /** What is asked: from the last position, if there is one. */
@@ -120,9 +148,11 @@ export class Stream {
   #count(event) {
     const now = Date.now();
     this.events += 1;
-    // What says why the stream ends has no id of its own, and a reset takes the last one back.
-    this.position = event.lastEventId;
+    // What says why there is no stream has no id, and a fresh EventSource none from before. A reset
+    // takes it back.
+    if (event.lastEventId || event.type === 'reset') this.position = event.lastEventId;
     this.heard = now;
+    this.#letGo();
     // What was taken for silence was none.
     if (this.#isSilent) this.#turn(this.#before);
     const second = Math.floor(now / 1000);
@@ -182,13 +212,14 @@ export class Stream {
   }
 
   #cut(readyState) {
+    this.#letGo();
     if (this.phase === 'live' || this.phase === 'loading' || this.phase === 'resuming') this.cuts += 1;
     if (readyState === EventSource.CLOSED) return this.#refused();
     // The second failure tells how long the browser waits, which the page can't read.
     const now = Date.now();
-    if (this.phase === 'waiting') this.#retry = Math.min(LONGEST, Math.max(100, now - this.#cutAt));
+    if (this.phase === 'waiting' && this.#cutAt) this.#retry = Math.min(LONGEST, Math.max(100, now - this.#cutAt));
     this.#cutAt = now;
-    this.due = now + this.#retry;
+    this.#tried = this.due = now + this.#retry;
     this.#turn('waiting');
   }
 
@@ -210,15 +241,21 @@ export class Stream {
 
   #again() {
     const wait = Math.min(LONGEST, RETRY * 2 ** this.#tries++) * (0.75 + Math.random() / 2);
-    this.due = Date.now() + wait;
+    this.#tried = this.due = Date.now() + wait;
     this.#timer = setTimeout(() => this.open(), wait);
+  }
+
+  /** Whether a connection is being made. Of a try that was due long ago nobody else says that it hangs. */
+  get #isConnecting() {
+    if (this.#source?.readyState === EventSource.OPEN) return false;
+    return this.phase === 'connecting' || Date.now() - this.#tried > SILENCE;
   }
 
   /** No event says that a connection is dead: after a silence, ask the server for a word. */
   #watch() {
     const quiet = Date.now() - Math.max(this.heard, this.since, this.#answered);
     const isOpen = this.#source?.readyState === EventSource.OPEN;
-    if (this.#isSilent || ((isOpen || this.phase === 'connecting') && quiet > SILENCE)) this.#ask();
+    if (this.#isSilent || ((isOpen || this.#isConnecting) && quiet > SILENCE)) this.#ask();
   }
 
   async #ask() {
@@ -236,9 +273,36 @@ export class Stream {
       if (!isOpen) return;
       if (!this.#isSilent) this.#before = this.phase;
       this.#turn(answer === 'late' ? 'unsure' : 'silent');
-    } else if (this.#isSilent || (this.phase === 'connecting' && !isOpen)) {
+    } else if (this.#isSilent || this.#isConnecting) {
       this.open();
+    } else if (isOpen) {
+      this.#makeSure();
     }
+  }
+
+  /** The server answers, but the stream may be dead: after long silence another is opened beside it. */
+  #makeSure() {
+    // One that has said nothing since the last answer waits for its turn, as the first one may.
+    this.#letGo();
+    const now = Date.now();
+    if (now - Math.max(this.heard, this.opened, this.#doubted) < this.renewal) return;
+    this.#doubted = now;
+    this.#other = this.#connect();
+  }
+
+  /** The other stream has spoken first: what it says follows upon what the page has. */
+  #goOver(name) {
+    if (name === 'OperationOutcome') return this.#letGo();
+    this.#source.close();
+    const source = this.#source = this.#other;
+    this.#other = null;
+    // What comes before it is level was missed.
+    if (name !== 'caught-up') this.#batches.add(() => source === this.#source && this.#opened());
+  }
+
+  #letGo() {
+    this.#other?.close();
+    this.#other = null;
   }
 
   #turn(phase) {

@@ -14,9 +14,11 @@ export class Trend {
   record(at, open, closed) {
     const last = this.points.at(-1);
     if (last && last[1] === open && last[2] === closed) return;
-    if (last && at - last[0] < 250) {
-      // What changes within one turn of the page is one step.
-      if (this.points.length > 1) this.points.pop();
+    // What changes within a quarter of a second is one step, which stays where it began.
+    if (this.points.length > 1 && at - last[0] < 250) {
+      last[1] = open;
+      last[2] = closed;
+      return;
     }
     this.points.push([at, open, closed]);
     if (this.points.length > MOST) {

@@ -56,11 +56,21 @@ async fn burst(store: &dyn Store) {
     }
 }
 
-/// Waits for a state, and holds the page in it while it is looked at.
-async fn hold(browser: &Browser, proxy: &Proxy, is: &str, word: &str, name: &str) {
+/// How many resources the page says that it has.
+const SO_FAR: &str = "page.stream.loaded.toLocaleString('en') + ' so far, '";
+
+/// Waits until the page says of its state what this pattern, an expression, fits.
+async fn until_said(browser: &Browser, says: &str) {
+    let told = "document.getElementById('state-detail').textContent";
+    browser.until(&format!("RegExp({says}).test({told})")).await;
+}
+
+/// Waits for a state, and holds the page in it while it is looked at. `says`: see [`until_said`].
+async fn hold(browser: &Browser, proxy: &Proxy, is: &str, [word, says]: [&str; 2], name: &str) {
     browser.until(is).await;
     proxy.swallow();
     assert_eq!(browser.text("state-word").await, word);
+    until_said(browser, says).await;
     look(browser, name).await;
     proxy.clear();
 }
@@ -77,7 +87,8 @@ async fn each_state_that_passes_is_sound() {
     proxy.delay(SLOW);
     browser.open(&format!("http://127.0.0.1:{}/", proxy.port)).await;
     let is = "page.stream.phase === 'loading' && page.model.gaps.size > 0";
-    hold(&browser, &proxy, is, "Loading history", "loading").await;
+    let says = format!("'^' + {SO_FAR} + '[0-9.,]+ a second$'");
+    hold(&browser, &proxy, is, ["Loading history", &says], "loading").await;
     browser.until_live().await;
     browser.run(WATCH_ROWS).await;
 
@@ -86,11 +97,16 @@ async fn each_state_that_passes_is_sound() {
     proxy.cut();
     browser.until("page.stream.phase === 'waiting'").await;
     assert_eq!(browser.text("state-word").await, "Reconnecting");
+    const NEXT: &str = "'^trying again in [0-9] s from position ' + page.stream.position + \
+        '; what you see is as of [0-9:]{8}$'";
+    until_said(&browser, NEXT).await;
     history(&*bench.store, "prospective-gap").await;
     look(&browser, "reconnecting").await;
     proxy.delay(SLOW);
     proxy.send_to(vec![app.address.port()]);
-    hold(&browser, &proxy, "page.stream.phase === 'resuming'", "Catching up", "resuming").await;
+    let is = "page.stream.phase === 'resuming'";
+    let says = "'^connected again; taking what was missed$'";
+    hold(&browser, &proxy, is, ["Catching up", says], "resuming").await;
     browser.until_live().await;
 
     // The page takes nothing while more is written than anything on the way holds.
@@ -98,7 +114,9 @@ async fn each_state_that_passes_is_sound() {
     burst(&*bench.store).await;
     proxy.clear();
     proxy.delay(SLOW / 8);
-    hold(&browser, &proxy, "page.stream.phase === 'behind'", "Fell behind", "behind").await;
+    let is = "page.stream.phase === 'behind'";
+    let says = "'^the stream is ahead of this page; catching up at [0-9.,]+ a second$'";
+    hold(&browser, &proxy, is, ["Fell behind", says], "behind").await;
     browser.until_live().await;
     assert_eq!(held(&browser).await, stored(&*bench.store).await);
     assert_eq!(browser.ask("page.model.repeats").await, 0, "a version came twice");
@@ -109,7 +127,10 @@ async fn each_state_that_passes_is_sound() {
     proxy.delay(SLOW);
     proxy.cut();
     let is = "page.stream.isAgain && page.stream.loaded > 0";
-    hold(&browser, &proxy, is, "Starting over", "starting-over").await;
+    let says = format!(
+        "'; loading again: ' + {SO_FAR} + '[0-9.,]+ a second; until then you see the last'"
+    );
+    hold(&browser, &proxy, is, ["Starting over", &says], "starting-over").await;
     browser.until_live().await;
     assert_eq!(held(&browser).await, stored(&*other.store).await);
     assert_never_empty(&browser).await;

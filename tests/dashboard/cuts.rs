@@ -192,6 +192,49 @@ async fn a_refusal_is_said_in_the_servers_words() {
     app.stop().await;
 }
 
+/// As after a 502: the page has opened another stream itself, and what it hears in it is that there is
+/// none. That has no id, and takes none away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_refused_leaves_the_position_where_it_is() {
+    let bench = embedded();
+    let gaps = (0..6).map(|n| writes::put(&gap(n, 1, "open-gap")));
+    commit(&*bench.store, gaps.collect()).await;
+    let app = App::with(bench.store.clone(), &["--max-streams", "1", "--retry", "0.3"]).await;
+    let proxy = Proxy::to(app.address.port()).await;
+    let browser = Browser::start().await;
+    browser.open(&format!("http://127.0.0.1:{}/", proxy.port)).await;
+    browser.until_live().await;
+    browser.run(WATCH_ROWS).await;
+    proxy.send_to(vec![]);
+    proxy.cut();
+    browser.until("page.stream.phase === 'waiting'").await;
+    let position = browser.ask("page.stream.position").await;
+
+    // Somebody else has the one place when the page comes.
+    let taken = loop {
+        let mut other = EventStream::open(&app.url("/fhir/$export?_type=Group"), None).await;
+        let first = other.event().await.expect("an event");
+        if first.event == "caught-up" {
+            break other;
+        }
+    };
+    browser.ask("page.stream.open()").await;
+    proxy.send_to(vec![app.address.port()]);
+    browser.until("page.stream.why !== ''").await;
+    assert_eq!(browser.ask("page.stream.position").await, position);
+
+    // What goes meanwhile is gone for the page too, by whichever stream it comes back.
+    commit(&*bench.store, vec![writes::delete("DetectedIssue", "g1-1")]).await;
+    drop(taken);
+    browser.ask("page.stream.open()").await;
+    browser.until("page.stream.isLive").await;
+    assert_eq!(held(&browser).await, stored(&*bench.store).await);
+    assert_eq!(browser.ask("page.model.repeats").await, 0, "a version came twice");
+    assert_never_empty(&browser).await;
+    browser.assert_sound().await;
+    app.stop().await;
+}
+
 /// As after an upgrade that makes other positions of the same query: what the page holds is a
 /// mistake to the server from then on, and no cut would mend that.
 #[tokio::test(flavor = "multi_thread")]
@@ -209,7 +252,13 @@ async fn a_position_that_is_refused_is_let_go_of() {
         browser
             .ask(&format!("{{ page.stream.position = '{position}'; page.stream.open() }}"))
             .await;
-        browser.until("page.stream.phase === 'refused' && page.stream.why !== ''").await;
+        browser
+            .until(
+                "page.stream.phase === 'refused' && page.stream.why !== '' && \
+                 /; trying again in [1-4] s; what you see is as of \\d\\d:\\d\\d:\\d\\d$/\
+                     .test(document.getElementById('state-detail').textContent)",
+            )
+            .await;
         let why = browser.text("state-detail").await;
         assert!(why.contains("ast-Event-ID") || why.contains("lastEventId"), "{why}");
         if position == other {

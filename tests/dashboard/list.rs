@@ -109,3 +109,79 @@ async fn the_focus_goes_back_to_what_opened_the_detail() {
     browser.assert_sound().await;
     app.stop().await;
 }
+
+/// Names by letters, births by days, counts and changes by numbers; who is equal stands by name.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_column_puts_the_rows_in_its_order() {
+    const SHOWN: &str = "[...document.querySelectorAll('#patient-space .row:not([hidden])')]
+        .sort((a, b) => a.ariaRowIndex - b.ariaRowIndex)
+        .map(row => row.querySelector('button').textContent)";
+    let people = [
+        ("\u{dc}nal", Some("1950-05-05"), ["open-gap", "open-gap", "odd"].as_slice()),
+        ("abel", Some("1990-01-01"), &["open-gap", "prospective-gap"]),
+        ("Zorn", None, &["open-gap", "open-gap", "closed-gap", "closed-gap", "closed-gap"]),
+        ("Brown", Some("1970-06-01"), &["closed-gap", "not-applicable"]),
+    ];
+    let bench = embedded();
+    for (n, (name, birth, statuses)) in people.iter().enumerate() {
+        let mut who = patient(n, name);
+        if let Some(birth) = birth {
+            who["birthDate"] = json!(birth);
+        }
+        let gaps = statuses.iter().enumerate().map(|(m, status)| gap(n, m, status));
+        commit(&*bench.store, gaps.chain([who]).map(|one| writes::put(&one)).collect()).await;
+    }
+    let (app, browser) = (App::start(bench.store.clone()).await, Browser::start().await);
+    browser.open(&app.url("/")).await;
+    browser.until_live().await;
+    // Each changes in a later second than all before: by that they stand, not by what is less.
+    for n in [3, 2, 0, 1] {
+        let is_last = format!(
+            "[...page.model.rows.values()].every(row => row.key === 'p{n}' || \
+             Math.floor(row.changed / 1000) < Math.floor(page.model.rows.get('p{n}').changed / 1000))"
+        );
+        for version in 2.. {
+            let mut changed = gap(n, 0, people[n].2[0]);
+            changed["detail"] = json!(format!("Version {version}"));
+            put(&app.url(""), &changed).await;
+            browser.until(&format!("page.model.gaps.get('g{n}-0').version === '{version}'")).await;
+            if browser.ask(&is_last).await == json!(true) {
+                break;
+            }
+        }
+    }
+    // Ascending, descending, and which of them comes at the first click.
+    let columns = [
+        ("name", ["abel", "Brown", "\u{dc}nal", "Zorn"], ["Zorn", "\u{dc}nal", "Brown", "abel"], 0),
+        (
+            "birth",
+            ["\u{dc}nal", "Brown", "abel", "Zorn"],
+            ["Zorn", "abel", "Brown", "\u{dc}nal"],
+            0,
+        ),
+        ("0", ["Brown", "abel", "\u{dc}nal", "Zorn"], ["\u{dc}nal", "Zorn", "abel", "Brown"], 1),
+        ("1", ["Brown", "\u{dc}nal", "Zorn", "abel"], ["abel", "Brown", "\u{dc}nal", "Zorn"], 1),
+        ("2", ["abel", "\u{dc}nal", "Brown", "Zorn"], ["Zorn", "Brown", "abel", "\u{dc}nal"], 1),
+        ("3", ["abel", "\u{dc}nal", "Zorn", "Brown"], ["Brown", "abel", "\u{dc}nal", "Zorn"], 1),
+        ("4", ["abel", "Brown", "Zorn", "\u{dc}nal"], ["\u{dc}nal", "abel", "Brown", "Zorn"], 1),
+        (
+            "changed",
+            ["Brown", "Zorn", "\u{dc}nal", "abel"],
+            ["abel", "\u{dc}nal", "Zorn", "Brown"],
+            1,
+        ),
+    ];
+    for (column, up, down, first) in columns {
+        let ways = [("ascending", up), ("descending", down)];
+        for (way, names) in [ways[first], ways[1 - first]] {
+            let button = format!("document.querySelector('[data-by=\"{column}\"]')");
+            browser.run(&format!("{button}.click()")).await;
+            let marked = format!("return {button}.parentElement.ariaSort");
+            assert_eq!(browser.run(&marked).await, way, "{column}");
+            let shown = browser.run(&format!("return {SHOWN}")).await;
+            assert_eq!(shown, json!(names), "{column} {way}");
+        }
+    }
+    browser.assert_sound().await;
+    app.stop().await;
+}

@@ -5,11 +5,13 @@ mod access;
 mod between;
 mod browser;
 mod cuts;
+mod feed;
 mod gaps;
 mod large;
 mod list;
 mod model;
 mod quiet;
+mod silence;
 mod states;
 mod streams;
 #[path = "../support/mod.rs"]

@@ -77,7 +77,7 @@ async fn the_demo_is_shown_and_a_closed_gap_moves_at_once() {
 }
 
 /// From a PUT's answer to the change of what is shown, by the one clock of server and page. Others
-/// may have the cores at any one moment, so that the best of some is what the page itself takes.
+/// may have the cores at any one moment, so that it is the usual one that counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_gap_moves_within_a_second() {
     const NOTE: &str = "
@@ -100,7 +100,8 @@ async fn a_closed_gap_moves_within_a_second() {
         took.push((moved_at - put_at).round());
     }
     println!("from a PUT's answer to the page: {took:?} ms");
-    assert!(took.iter().any(|ms| *ms < 1000.0), "{took:?} ms");
+    took.sort_by(f64::total_cmp);
+    assert!(took[took.len() / 2] < 1000.0, "{took:?} ms");
     browser.assert_sound().await;
     app.stop().await;
 }

@@ -144,7 +144,7 @@ async fn reach(targets: &[u16]) -> Option<TcpStream> {
     None
 }
 
-/// Passes on what comes, until either end is over.
+/// Passes on what comes, until either end is over. That an end is over passes no more than bytes do.
 async fn pass(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
@@ -153,12 +153,15 @@ async fn pass(
 ) {
     let mut buffer = vec![0; 64 << 10];
     loop {
-        let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
+        let read = from.read(&mut buffer).await;
         let delay = weather.borrow().delay;
         tokio::time::sleep(delay).await;
         let passes = |weather: &Weather| !weather.hole && number >= weather.forgotten;
-        if weather.wait_for(passes).await.is_err() || to.write_all(&buffer[..count]).await.is_err()
-        {
+        if weather.wait_for(passes).await.is_err() {
+            return;
+        }
+        let Ok(count @ 1..) = read else { return };
+        if to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
     }
