@@ -3,6 +3,8 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 #![allow(clippy::print_stdout, reason = "figures")]
 
+#[path = "proxies/again.rs"]
+mod again;
 mod support;
 
 use std::{
@@ -124,6 +126,7 @@ async fn behind(kind: &Kind, clients: usize) {
     let start = Instant::now();
     operators_keep_theirs(&front).await;
     nobody_is_named(kind, &front).await;
+    again::writes_are_answered(&front).await;
     let silent = tokio::spawn(stays(front.url("/fhir/$export?_type=Account")));
     nothing_is_held_back(kind, &front, &bench).await;
     silent.await.expect("a client");
