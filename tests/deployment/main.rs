@@ -1,6 +1,7 @@
 //! `docker/` without an engine: what it says of fhirtail is so, and its own tools accept it.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
+mod alerts;
 mod compose;
 mod image;
 mod kubernetes;
