@@ -123,7 +123,7 @@ async fn ask(front: &Front, method: &Method) -> u16 {
     answer.expect("an answer").status().as_u16()
 }
 
-async fn asked_again(kind: &Kind, none_is_there: (u16, Duration)) {
+async fn asked_again(kind: &Kind, none_is_there: (&[u16], Duration)) {
     let asked = Arc::<Mutex<Asked>>::default();
     let stubs = [Stub::start(asked.clone()).await, Stub::start(asked.clone()).await];
     let front = kind.start([stubs[0].port, stubs[1].port]);
@@ -144,46 +144,53 @@ async fn asked_again(kind: &Kind, none_is_there: (u16, Duration)) {
     }
 
     // A connection that is refused took nothing along: then a write too is for the other. It is asked
-    // second, since it has a stream; and for longer than Caddy lets alone who has refused.
+    // second, since it has a stream. Caddy loses what was to be written (caddyserver/caddy#7546), until
+    // it has looked who is there; and all of it holds for longer than it lets alone who has failed.
     let [first, second] = stubs;
     let half = kind.start([free_port(), first.port]);
     until_ready(&half.url("/livez")).await;
     let stream = tokio::spawn(client().get(half.url("/held")).send());
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(3) {
+    let (start, mut written_since) = (Instant::now(), Instant::now());
+    while written_since.elapsed() < Duration::from_secs(3) {
         *asked.lock().expect("no panic while locked") = Asked::default();
         let status = ask(&half, &Method::POST).await;
         let asked = asked.lock().expect("no panic while locked").methods.clone();
-        // Caddy has closed the body by then (caddyserver/caddy#7546), and says 502.
-        let lost_its_body = kind.name == "caddy" && status == 502 && asked.is_empty();
-        let case = format!("{}: {status} {asked:?}", kind.name);
-        assert!(lost_its_body || status == 200 && asked == ["POST"], "{case}");
+        let case = format!("{}: {status} {asked:?} after {:?}", kind.name, start.elapsed());
+        if kind.name == "caddy" && status >= 502 && asked.is_empty() {
+            assert!(start.elapsed() < PATIENCE / 4, "{case}");
+            written_since = Instant::now();
+        } else {
+            assert!(status == 200 && asked == ["POST"], "{case}");
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    println!("{}: writes are taken after {:?}", kind.name, written_since - start);
     stream.abort();
 
     // And where both are gone.
     drop((first, second));
     let start = Instant::now();
-    let (status, at_least) = none_is_there;
-    assert_eq!(ask(&front, &Method::GET).await, status);
+    let (statuses, at_least) = none_is_there;
+    let status = ask(&front, &Method::GET).await;
+    assert!(statuses.contains(&status), "{}: {status}", kind.name);
     println!("{}: {status} after {:?} where no replica is there", kind.name, start.elapsed());
     assert!(start.elapsed() >= at_least, "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_asks_again() {
-    asked_again(&NGINX, (502, Duration::ZERO)).await;
+    asked_again(&NGINX, (&[502], Duration::ZERO)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn haproxy_asks_again() {
-    asked_again(&HAPROXY, (503, Duration::ZERO)).await;
+    asked_again(&HAPROXY, (&[503], Duration::ZERO)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn caddy_asks_again() {
-    asked_again(&CADDY, (502, Duration::from_secs(4))).await;
+    // 503 while it lets both alone.
+    asked_again(&CADDY, (&[502, 503], Duration::from_secs(4))).await;
 }
 
 /// What is written by way of a proxy is answered, and there.
