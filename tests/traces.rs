@@ -4,7 +4,11 @@
 
 mod support;
 
-use std::process::Command;
+use std::{
+    io::Read,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -12,6 +16,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::post,
 };
+use flate2::read::GzDecoder;
 use serde_json::Value;
 use support::{
     client,
@@ -164,6 +169,9 @@ async fn a_write_and_a_read_name_nobody() {
     let write = client().put(&url).header("Content-Type", "application/fhir+json").body(body);
     assert_eq!(write.send().await.expect("an answer").status(), StatusCode::CREATED);
     assert_eq!(client().get(&url).send().await.expect("an answer").status(), StatusCode::OK);
+    for probe in ["/livez", "/readyz", "/metrics"] {
+        client().get(server.url(probe)).send().await.expect("an answer");
+    }
     let nowhere = client().get(server.url("/Maier")).send().await.expect("an answer");
     assert_eq!(nowhere.status(), StatusCode::NOT_FOUND);
 
@@ -176,6 +184,9 @@ async fn a_write_and_a_read_name_nobody() {
     }
     assert_ne!(spans.one(ROUTES[0])["traceId"], spans.one(ROUTES[1])["traceId"]);
     assert!(!format!("{spans:?}").to_lowercase().contains("maier"), "{spans:#?}");
+    let probes = spans.0.iter().filter(|span| span["name"].as_str() == Some("GET")).count();
+    assert_eq!(probes, 1, "probes are not traced: {spans:#?}");
+    assert!(["/livez", "/readyz", "/metrics"].iter().all(|p| !format!("{spans:?}").contains(p)));
 }
 
 /// And by OTLP's own default they are protobuf.
@@ -195,6 +206,86 @@ async fn what_is_left_is_sent_when_the_server_stops() {
     let holds = |text: &str| body.windows(text.len()).any(|part| part == text.as_bytes());
     assert!(holds("tail-of-the-ward") && holds("history") && holds("the server is stopping"));
     assert!(!holds("unknown_service"));
+}
+
+/// By the variables that `docs/TRACES.md` names.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_compression_and_attributes_are_as_asked() {
+    let mut collector = Collector::start().await;
+    let bench = left_alone(1, 10).await;
+    let mut command = collector.command(Some("http/json"), "50");
+    command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
+    let endpoint = format!("{}/v1/traces", collector.endpoint);
+    command.env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint);
+    command.env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20of-the-ward");
+    command.env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip");
+    command.env("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=fhirtail-a");
+    let server = Logged::told(command, &bench.name, &["--drain", "0.1"]);
+    follow(&server.url("/fhir/$export"), "nonsense").await;
+    let (headers, body) = collector.sent.recv().await.expect("spans");
+    assert_eq!(headers["authorization"], "Bearer of-the-ward");
+    assert_eq!(headers["content-encoding"], "gzip");
+    let mut text = String::new();
+    GzDecoder::new(&*body).read_to_string(&mut text).expect("gzip");
+    let sent: Value = serde_json::from_str(&text).expect("JSON");
+    Spans::default().take(&sent);
+    let resource = &sent["resourceSpans"][0]["resource"];
+    assert_eq!(attribute(resource, "service.instance.id"), "fhirtail-a");
+}
+
+/// Of those whom nobody traces a tenth is traced; else it is as the caller says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenth_is_traced_and_who_is_traced_already() {
+    const ASKED: usize = 400;
+    const CALLED: usize = 20;
+    const UNTRACED: &str = "0af7651916cd43dd8448eb211c80319c";
+    let mut collector = Collector::start().await;
+    let bench = left_alone(1, 10).await;
+    let mut command = collector.command(Some("http/json"), "50");
+    command.env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio");
+    command.env("OTEL_TRACES_SAMPLER_ARG", "0.1");
+    let mut server = Logged::told(command, &bench.name, &["--drain", "0.1"]);
+    let (http, url) = (client(), server.url("/fhir/Patient/p0"));
+    for _ in 0..ASKED {
+        assert_eq!(http.get(&url).send().await.expect("an answer").status(), StatusCode::OK);
+    }
+    for (trace, flags) in [(TRACE, "01"), (UNTRACED, "00")] {
+        for _ in 0..CALLED {
+            let request =
+                http.get(&url).header("traceparent", format!("00-{trace}-{CALLER}-{flags}"));
+            request.send().await.expect("an answer");
+        }
+    }
+    server.signal("-TERM");
+    while server.lines.next().is_some() {}
+    let mut spans = Spans::default();
+    while let Ok((_, body)) = collector.sent.try_recv() {
+        spans.take(&serde_json::from_slice(&body).expect("JSON"));
+    }
+    let requests = spans.0.iter().filter(|span| span["name"] == "GET /fhir/{type}/{id}");
+    let (called, own): (Vec<_>, Vec<_>) = requests.partition(|span| span["traceId"] == TRACE);
+    assert_eq!(called.len(), CALLED);
+    assert!(own.iter().all(|span| span["traceId"] != UNTRACED));
+    // Of 400 by chance 40, give or take 6: this is beyond five times that.
+    assert!((8..=72).contains(&own.len()), "{} of {ASKED}", own.len());
+}
+
+/// The time that `docker/` gives a server to end is longer than this.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_hangs_is_waited_for_5_seconds() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let bench = left_alone(1, 10).await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fhirtail"));
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).env("OTEL_BSP_SCHEDULE_DELAY", "50");
+    let mut server = Logged::told(command, &bench.name, &["--drain", "0.1"]);
+    follow(&server.url("/fhir/$export"), "nonsense").await;
+    let _asked = listener.accept().await.expect("it is told of something");
+    let start = Instant::now();
+    server.signal("-TERM");
+    while server.lines.next().is_some() {}
+    let took = start.elapsed();
+    assert!(took > Duration::from_secs(1) && took < Duration::from_secs(8), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,14 @@
 //! `docker/` without an engine: what it says of fhirtail is so, and its own tools accept it.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
+mod alerts;
+mod compose;
 mod image;
+mod kubernetes;
 mod prometheus;
 #[path = "../support/mod.rs"]
 mod support;
+mod unit;
 
 use std::{
     collections::BTreeSet,
@@ -29,8 +33,19 @@ fn text(file: &str) -> String {
     fs::read_to_string(docker(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
+/// How long a server may take to end beyond its drain: its connections, its tasks and its store have 3 s
+/// each, and a collector of traces that hangs 5.
+const LAST_WORDS: u64 = 3 * 3 + 5;
+
 /// Runs a program; gives what it printed. It must be content.
 fn run(program: &str, arguments: &[&str], folder: &Path) -> String {
+    let (is_content, out, err) = judged(program, arguments, folder);
+    assert!(is_content, "{program} {arguments:?}:\n{out}\n{err}");
+    out
+}
+
+/// Runs a program; gives whether it was content, and what it printed on either stream.
+fn judged(program: &str, arguments: &[&str], folder: &Path) -> (bool, String, String) {
     let mut command = debian(program);
     // What tests/run fetched.
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python");
@@ -40,9 +55,7 @@ fn run(program: &str, arguments: &[&str], folder: &Path) -> String {
         .output()
         .unwrap_or_else(|error| panic!("{program}: {error} (run tests/run once, which gets it)"));
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (said(&output.stdout), said(&output.stderr));
-    assert!(output.status.success(), "{program} {arguments:?}:\n{out}\n{err}");
-    out
+    (output.status.success(), said(&output.stdout), said(&output.stderr))
 }
 
 /// The documents of a YAML file.
@@ -190,118 +203,4 @@ fn each_variable_is_known() {
             named.difference(&known).filter(|name| *name != "FHIRTAIL_").collect();
         assert!(unknown.is_empty(), "{file}: {unknown:?}");
     }
-}
-
-/// What there may be at the top of a compose file, and of a service in it, as far as ours has any of
-/// it (the Compose Specification, 05-services).
-const COMPOSE: &str = "name services networks volumes configs secrets";
-const SERVICE: &str = "build cap_add cap_drop command configs depends_on deploy entrypoint environment \
-    expose healthcheck image init networks ports read_only restart secrets security_opt stop_grace_period \
-    stop_signal sysctls tmpfs ulimits user volumes";
-
-#[test]
-fn what_compose_names_is_there() {
-    let compose = one("compose.yaml");
-    let services = compose["services"].as_object().expect("services");
-    let mut ports = BTreeSet::new();
-    let keys = |of: &Value| -> BTreeSet<String> {
-        of.as_object().expect("a mapping").keys().cloned().collect()
-    };
-    let known = |words: &str| words.split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>();
-    let told = keys(&compose).into_iter().filter(|key| !key.starts_with("x-")).collect();
-    assert!(known(COMPOSE).is_superset(&told), "{told:?}");
-    for (name, service) in services {
-        let told = keys(service);
-        assert!(known(SERVICE).is_superset(&told), "{name}: {told:?}");
-        assert!(service["image"].is_string(), "{name}");
-        let list = |key: &str| service[key].as_array().cloned().unwrap_or_default();
-        let waits = match &service["depends_on"] {
-            Value::Object(on) => on.keys().cloned().collect(),
-            Value::Array(on) => on.iter().map(|on| on.as_str().expect("text").into()).collect(),
-            _ => Vec::new(),
-        };
-        for on in waits {
-            let other = services.get(&on).unwrap_or_else(|| panic!("{name} waits for {on}"));
-            let wants_health = service["depends_on"][&on]["condition"] == "service_healthy";
-            assert!(!wants_health || other["healthcheck"].is_object(), "{on} has no healthcheck");
-        }
-        for volume in list("volumes") {
-            let source = volume.as_str().expect("text").split(':').next().expect("a source");
-            match source.strip_prefix("./") {
-                Some(file) => assert!(docker(file).exists(), "{name}: {file}"),
-                None => assert!(compose["volumes"].get(source).is_some(), "{name}: {source}"),
-            }
-        }
-        for port in list("ports") {
-            let port = port.as_str().expect("text").to_owned();
-            assert!(port.starts_with("127.0.0.1:"), "{name} is open to others: {port}");
-            assert!(ports.insert(port.rsplit_once(':').expect("two").0.to_owned()), "{port} twice");
-        }
-    }
-    // nginx and Prometheus look for the replicas where they are.
-    let replicas = ["fhirtail-a:8080", "fhirtail-b:8080"];
-    let nginx = text("nginx.conf");
-    for replica in replicas {
-        assert!(services.contains_key(replica.split(':').next().expect("a name")));
-        assert!(nginx.contains(&format!("server {replica} ")), "{replica}");
-    }
-    let prometheus = one("prometheus/prometheus.yml");
-    let targets = &prometheus["scrape_configs"][0]["static_configs"][0]["targets"];
-    assert_eq!(targets, &serde_json::json!(replicas));
-    let source = one("grafana/provisioning/datasources/prometheus.yml")["datasources"][0].clone();
-    assert_eq!(source["uid"], board()["panels"][1]["datasource"]["uid"]);
-    let home = one("grafana/provisioning/dashboards/fhirtail.yml");
-    let path = home["providers"][0]["options"]["path"].as_str().expect("a path");
-    let mounted = services["grafana"]["volumes"][1].as_str().expect("text");
-    assert!(mounted.contains(&format!(":{path}:")), "{mounted}");
-}
-
-#[test]
-fn the_manifests_fit_their_schemas_and_each_other() {
-    const SCRIPT: &str = "
-import sys, yaml, kubernetes_validate as check
-for path in sys.argv[1:]:
-    for document in yaml.safe_load_all(open(path)):
-        check.validate(document, '1.31', strict=True)";
-    let files = ["kubernetes/fhirtail.yaml", "kubernetes/ingress.yaml"];
-    let paths = files.map(|file| docker(file).display().to_string());
-    run("python3", &["-c", SCRIPT, &paths[0], &paths[1]], &docker(""));
-
-    let all = yaml(files[0]);
-    let of = |kind: &str| all.iter().find(|one| one["kind"] == kind).expect(kind);
-    let deployment = of("Deployment");
-    let pod = &deployment["spec"]["template"];
-    let labels = &pod["metadata"]["labels"];
-    assert_eq!(&deployment["spec"]["selector"]["matchLabels"], labels);
-    assert_eq!(&of("Service")["spec"]["selector"], labels);
-    assert_eq!(&of("PodDisruptionBudget")["spec"]["selector"]["matchLabels"], labels);
-    let scaled = &of("HorizontalPodAutoscaler")["spec"];
-    assert_eq!(scaled["scaleTargetRef"]["name"], deployment["metadata"]["name"]);
-    let adapter = one("kubernetes/helm/adapter-values.yaml");
-    let metric = &scaled["metrics"][0]["pods"]["metric"]["name"];
-    assert_eq!(metric, &adapter["rules"]["custom"][0]["name"]["as"]);
-
-    // Whoever is asked to go has the time that it takes: the pause, the drain, and some for the last.
-    let container = &pod["spec"]["containers"][0];
-    let pause = &container["lifecycle"]["preStop"]["exec"]["command"][1];
-    let environment = container["env"].as_array().expect("variables");
-    let drain = environment.iter().find(|one| one["name"] == "FHIRTAIL_DRAIN").expect("a drain");
-    let seconds = |value: &Value| value.as_str().expect("text").parse::<u64>().expect("a number");
-    let grace = pod["spec"]["terminationGracePeriodSeconds"].as_u64().expect("a number");
-    assert!(grace >= seconds(pause) + seconds(&drain["value"]) + 10);
-    let ingress = one(files[1]);
-    let paths = ingress["spec"]["rules"][0]["http"]["paths"].as_array().expect("paths");
-    for path in paths {
-        assert_eq!(path["backend"]["service"]["name"], of("Service")["metadata"]["name"]);
-        let path = path["path"].as_str().expect("text");
-        assert!(!["/metrics", "/streams", "/readyz"].contains(&path), "{path} is for operators");
-    }
-}
-
-/// How much a service could do that it need not: systemd's own judgement, of 100 at worst.
-#[test]
-fn the_unit_is_hardened() {
-    let unit = docker("systemd/fhirtail.service").display().to_string();
-    let arguments = ["security", "--offline=true", "--threshold=20", "--no-pager", &unit];
-    run("systemd-analyze", &arguments, &docker(""));
 }

@@ -26,11 +26,12 @@ use crate::{
 };
 
 /// What of the files is otherwise here: seconds for minutes.
-const EDITS: [(&str, &str); 4] = [
+const EDITS: [(&str, &str); 5] = [
     ("scrape_interval: 10s", "scrape_interval: 1s"),
     ("evaluation_interval: 10s", "evaluation_interval: 1s"),
     ("fhirtail_tail_silence_seconds > 15\n        for: 1m", "fhirtail_tail_silence_seconds > 2"),
-    ("up{job=\"fhirtail\"} == 0\n        for: 1m", "up{job=\"fhirtail\"} == 0"),
+    ("(fhirtail_connections[1d])\n        for: 1m", "(fhirtail_connections[1d])"),
+    ("absent(fhirtail_connections)\n        for: 2m", "absent(fhirtail_connections)"),
 ];
 
 /// A running Prometheus.
@@ -96,9 +97,10 @@ impl Prometheus {
         }
     }
 
-    /// Waits until these alerts fire, for these servers, and no others.
+    /// Waits until these alerts fire, for these servers (or none of them), and no others.
     async fn until_firing(&self, alerts: &[(&str, &str)]) {
-        let name = |labels: &Value, label: &str| labels[label].as_str().expect(label).to_owned();
+        let name =
+            |labels: &Value, label: &str| labels[label].as_str().unwrap_or_default().to_owned();
         let wanted: BTreeSet<_> =
             alerts.iter().map(|(alert, on)| ((*alert).to_owned(), (*on).to_owned())).collect();
         let firing = r#"ALERTS{alertstate="firing"}"#;
@@ -126,7 +128,7 @@ async fn it_sees_two_servers_and_says_what_is_wrong() {
     let way = Proxy::to(node.port).await;
     let store = bench.name.replace(&format!(":{}/", node.port), &format!(":{}/", way.port));
     let store = store.replace("replicaSet=rs0", "directConnection=true");
-    let other = Process::serve(&store, &[]);
+    let mut other = Process::serve(&store, &[]);
     let [a, b] = [&whole, &other].map(|one| format!("127.0.0.1:{}", one.port()));
     let prometheus = Prometheus::start([&a, &b]);
 
@@ -184,6 +186,9 @@ async fn it_sees_two_servers_and_says_what_is_wrong() {
     prometheus.until_firing(&[refusing, silent, ("FhirtailDown", &a)]).await;
     way.clear();
     prometheus.until_firing(&[refusing, ("FhirtailDown", &a)]).await;
+    other.kill();
+    let down = [("FhirtailDown", a.as_str()), ("FhirtailDown", &b), ("FhirtailGone", "")];
+    prometheus.until_firing(&[refusing, down[0], down[1], down[2]]).await;
     println!("all alerts within {:?}", start.elapsed());
     done.cancel();
     writing.await.expect("a writer");

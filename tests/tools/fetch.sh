@@ -8,6 +8,10 @@ EXAMPLES_SHA256=dce87f1b5b9341867033f7d1f544fa1b5232503f6d62813887ac6b8a8b6cb682
 AXE=axe-core
 AXE_VERSION=4.11.0
 AXE_SHA256=39bed7d72308f6d620789c169d699bfd7e8da80f65b545821a6b2215c3e83107
+# Brings the Compose Specification's schema.
+DCLINT=dclint
+DCLINT_VERSION=3.1.0
+DCLINT_SHA256=73fc6079a0408c80c7ccea9e9e5c21c40551afaf15e8c1ee25a5ad6af1ec0414
 
 say() { printf 'tests/run: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -87,7 +91,7 @@ fetch_chromium() {
     install chromium chromium-driver
 }
 
-# What judges docker/: real proxies, Prometheus, systemd-analyze, Kubernetes' schemas.
+# What judges docker/: real proxies, Prometheus, systemd-analyze, Kubernetes' schemas, Compose's.
 fetch_deployment_tools() {
     unpack nginx haproxy caddy prometheus
     command -v systemd-analyze >/dev/null || install systemd
@@ -96,6 +100,10 @@ fetch_deployment_tools() {
         say "fetching Kubernetes' schemas"
         python3 -m pip install --quiet --target "$into" pyyaml==6.0.3 kubernetes-validate==1.37.0
     fi
+    fetch_npm "$DCLINT" "$DCLINT_VERSION" "$DCLINT_SHA256" "$TARGET/compose-spec" \
+        package/schemas/compose.schema.json package/LICENSE
+    FHIRTAIL_COMPOSE_SCHEMA=$(cd "$TARGET/compose-spec/package/schemas" && pwd)/compose.schema.json
+    export FHIRTAIL_COMPOSE_SCHEMA
 }
 
 # Servers of Debian's that are not on PATH, unpacked below target/debian with what they need beyond this
