@@ -165,6 +165,37 @@ async fn a_lookup_too_long_ago_is_made_now_and_repeats_nothing() {
     }
 }
 
+/// Its cursor is, so it is looked up again as of the same instant: read as of a later one, it would
+/// bring what others bring too.
+#[tokio::test]
+async fn a_cursor_that_is_gone_is_no_instant_that_is_gone() {
+    let Some(set) = ReplicaSet::start(1, &[]).await else { return };
+    let bench = bench_on(Box::leak(Box::new(set))).await;
+    bench.insert("Patient", doc! {"_id": "a", "n": 0}).await;
+    let start = bench.snapshot().await.position();
+    update(&bench, "Patient", doc! {"_id": "a"}, doc! {"$set": {"n": 1}}).await;
+    // Beyond the reply.
+    for n in 0..20 {
+        bench.insert("other", doc! {"n": n}).await;
+    }
+    update(&bench, "Patient", doc! {"_id": "a"}, doc! {"$set": {"n": 2}}).await;
+    for code in [43, 237, 175] {
+        let once = doc! {"failCommands": ["find"], "errorCode": code, "appName": "fhirtail"};
+        bench.set.fail_command(doc! {"times": 1}, once).await;
+        let mut reader = bench.changes(start).await;
+        let error = loop {
+            match reader.next().await {
+                Ok(batch) => assert!(batch.changes.is_empty(), "{code}: {:?}", batch.changes),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, StoreError::Unavailable(_)), "{code}: {error:?}");
+        let changes = bench.changes_until_now(start).await;
+        let json = |n: i32| format!(r#"Unknown -> {{"resourceType":"Patient","id":"a","n":{n}}}"#);
+        assert_eq!(heard(&changes, start), [json(1), json(2)], "{code}");
+    }
+}
+
 /// MongoDB reads a capped collection as of no instant: what is updated in one is looked up nowhere,
 /// and keeps nobody from the rest of the log.
 #[tokio::test]

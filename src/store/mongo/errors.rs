@@ -4,8 +4,11 @@ use mongodb::error::{Error, ErrorKind, WriteFailure};
 
 use crate::store::StoreError;
 
-/// SnapshotTooOld, SnapshotUnavailable, CursorNotFound, CursorKilled, QueryPlanKilled.
-const SNAPSHOT_EXPIRED: [i32; 5] = [239, 246, 43, 237, 175];
+/// SnapshotTooOld, SnapshotUnavailable: nothing can be read as of that instant any more.
+const INSTANT_GONE: [i32; 2] = [239, 246];
+
+/// CursorNotFound, CursorKilled, QueryPlanKilled: what is read is gone, its instant need not be.
+const CURSOR_GONE: [i32; 3] = [43, 237, 175];
 
 /// ChangeStreamHistoryLost, ChangeStreamFatalError, InvalidResumeToken, its successor,
 /// CappedPositionLost.
@@ -72,10 +75,18 @@ fn no_server(listing: &str) -> String {
     }
 }
 
-/// An error of a read within a snapshot.
+/// An error of a read within a snapshot. Whoever reads on does so in a newer one.
 pub(super) fn in_snapshot(error: &Error) -> StoreError {
     match code(error) {
-        Some(code) if SNAPSHOT_EXPIRED.contains(&code) => StoreError::SnapshotExpired,
+        Some(code) if CURSOR_GONE.contains(&code) => StoreError::SnapshotExpired,
+        _ => at_instant(error),
+    }
+}
+
+/// An error of a read that is wanted as of that instant, and of another only if it is gone.
+pub(super) fn at_instant(error: &Error) -> StoreError {
+    match code(error) {
+        Some(code) if INSTANT_GONE.contains(&code) => StoreError::SnapshotExpired,
         _ => plain(error),
     }
 }

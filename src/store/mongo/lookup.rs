@@ -81,7 +81,7 @@ async fn read_type(
     session: &mut ClientSession,
     documents: &mut HashMap<Place, Found>,
 ) -> Result<(), StoreError> {
-    let expired = |error| errors::in_snapshot(&error);
+    let expired = |error| errors::at_instant(&error);
     let collection = shared.collection(ty);
     let find = collection.find(doc! {"_id": {"$in": keys}}).session(&mut *session);
     let mut cursor = find.await.map_err(expired)?;
