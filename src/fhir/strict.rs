@@ -9,7 +9,7 @@ use serde_json::{Number, Value};
 pub const MAX_DEPTH: usize = 90;
 
 /// How many values any text may hold. A value takes some 26 bytes of FHIR's JSON, and 32 and more of
-/// memory: a text of nothing but `0,` would take a hundred times its length.
+/// memory: a text of nothing but `0,` would take many times its length.
 pub const MANY_VALUES: usize = 256 << 10;
 
 /// Beyond those, so many bytes for each value.

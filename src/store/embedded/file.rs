@@ -104,7 +104,7 @@ impl DataFile {
         Ok((file, Epoch(epoch)))
     }
 
-    /// Reads as of now.
+    /// Reads as of now, and heeds a disk that fails.
     pub(super) fn read<T>(
         &self,
         work: impl FnOnce(ReadTransaction) -> Result<T, Fault>,
@@ -121,13 +121,9 @@ impl DataFile {
         self.with(|db| db.begin_write().map_err(fault))?
     }
 
-    /// Opens the file again if reading it has met a disk that fails, unless that was done a moment
-    /// ago.
+    /// Opens the file again if reading it has met a disk that fails.
     pub(super) fn heed(&self, error: &Fault) {
-        if matches!(error, Fault::Io(_) | Fault::PreviousIo)
-            && self.pause().left(Instant::now()).is_none()
-        {
-            tracing::error!(%error, "the embedded store's disk fails");
+        if matches!(error, Fault::Io(_) | Fault::PreviousIo) {
             self.reopen();
         }
     }
@@ -153,12 +149,14 @@ impl DataFile {
     }
 
     /// Gives the database back after the disk has failed, and tries to open it again. Transactions of
-    /// before end with it. A pause begins.
+    /// before end with it. A pause begins; who has met the same failure, and comes within it, finds
+    /// that done.
     pub(super) fn reopen(&self) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*state, State::Open(_)) {
+        if matches!(*state, State::Open(_)) && self.pause().left(Instant::now()).is_none() {
             *state = State::Failed;
             let began = Instant::now();
+            tracing::warn!("the embedded store's disk has failed: its file is opened again");
             if let Err(error) = self.recover(&mut state) {
                 tracing::error!(%error, "the embedded store stays closed until its disk answers");
             }

@@ -123,3 +123,18 @@ fn a_write_that_can_not_begin_opens_the_file_once() {
     file.reopen();
     assert!(file.pause().left(Instant::now()) <= left, "it has been tried a second time");
 }
+
+/// Many may read when the disk fails.
+#[test]
+fn who_meets_the_same_failure_opens_the_file_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = open(directory.path());
+    mark(&file);
+    file.heed(&Fault::PreviousIo);
+    let left = file.pause().left(Instant::now());
+    assert!(left.is_some(), "the file was opened again");
+    file.heed(&Fault::PreviousIo);
+    file.reopen();
+    assert!(file.pause().left(Instant::now()) <= left, "it was opened a second time");
+    assert_eq!(read_mark(&file).expect("the disk works"), MARK);
+}
