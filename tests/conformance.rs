@@ -64,6 +64,7 @@ macro_rules! conformance {
                     two_readers_see_one_log,
                     a_position_in_the_future_is_lost,
                     recent_is_honoured_and_reaches_back,
+                    recent_is_never_past_the_end,
                     the_oldest_is_no_younger_than_a_change_that_is_held,
                     a_restart_keeps_epoch_positions_and_versions,
                 }

@@ -132,3 +132,25 @@ async fn embedded_after_a_restart() {
     }
     drop(keep);
 }
+
+/// Who has all that was written is told so, though the server has started since, and nobody writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded_at_rest_after_a_restart() {
+    let bench = support::embedded();
+    bench.store.close().await;
+    let Bench { store, name, keep } = bench;
+    drop(store);
+    let mut first = Process::serve(&name, &[]);
+    let mut stream = EventStream::open(&first.url(QUERY), None).await;
+    stream.until("caught-up").await;
+    let last = serde_json::json!({"resourceType": "Patient", "id": "last"});
+    let put = support::stream::client().put(first.url("/fhir/Patient/last"));
+    let put = put.header("Content-Type", "application/fhir+json").body(last.to_string());
+    assert_eq!(put.send().await.expect("an answer").status(), 201);
+    let last = stream.until_that(is_last).await.pop().expect("the last change");
+    first.kill();
+    let second = Process::serve(&name, &["--look-back", "0"]);
+    let rest = EventStream::open(&second.url(QUERY), Some(&last.id)).await.until("caught-up").await;
+    assert!(kept(&rest).is_empty(), "{rest:#?}");
+    drop(keep);
+}

@@ -170,7 +170,7 @@ async fn mongodb() {
     let counted = tokio::spawn(async move {
         let mut counts = Vec::new();
         while !ended.is_cancelled() {
-            counts.push(mongod::change_streams(&client, &database).await);
+            counts.push(mongod::change_streams(&client, &database).await.len());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         counts
@@ -288,10 +288,10 @@ async fn a_closed_reader_leaves_no_change_stream_behind() {
         let mut reader = bench.store.changes(start).await.expect("a reader");
         reader.next().await.expect("a batch");
         // A cursor that is being taken up is in neither of the server's lists for a moment.
-        let open = async { while mongod::change_streams(&client, &database).await != 1 {} };
+        let open = async { while mongod::change_streams(&client, &database).await.len() != 1 {} };
         tokio::time::timeout(PATIENCE, open).await.expect("one that is open");
         reader.close().await;
-        assert_eq!(mongod::change_streams(&client, &database).await, 0);
+        assert!(mongod::change_streams(&client, &database).await.is_empty());
     }
 }
 

@@ -146,7 +146,7 @@ impl Refused {
 
     fn store(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) => Self::Now(error.into()),
+            StoreError::Unavailable(_) | StoreError::SnapshotExpired => Self::Now(error.into()),
             error => Self::Caller(error.into()),
         }
     }

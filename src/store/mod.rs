@@ -75,7 +75,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     async fn head(&self) -> Result<LogPosition, StoreError>;
 
     /// A position about `back` before the end of the log, or the oldest that the log still
-    /// honours if that is younger.
+    /// honours if that is younger. Never past the [`head`](Self::head): who has all that was written
+    /// would lie before it, until somebody writes.
     async fn recent(&self, back: Duration) -> Result<LogPosition, StoreError>;
 
     /// When the oldest entry was made that the log still holds: as of then, all positions work.

@@ -10,6 +10,8 @@ use fhirtail::{
     store::{Change, ChangeKind, DocId, Effect, Lookup, Store, StoreError},
 };
 
+use jiff::Timestamp;
+
 use crate::support::*;
 
 /// Commits of one and of several writes, every kind of change.
@@ -265,6 +267,20 @@ pub async fn recent_is_honoured_and_reaches_back(under_test: &StoreUnderTest) {
     let last = since_now.last().map(|change| change.kind.clone());
     assert!(matches!(last, Some(ChangeKind::Upsert { id, .. }) if &*id == "later"));
     assert!(hour <= now);
+}
+
+/// However long nobody has written.
+pub async fn recent_is_never_past_the_end(under_test: &StoreUnderTest) {
+    let store = &under_test.store;
+    some_history(store).await;
+    let head = store.head().await.expect("a head");
+    // Until what was written last is older than nothing at all.
+    let written = Timestamp::now();
+    while Timestamp::now() < written + Duration::from_millis(2) {
+        tokio::task::yield_now().await;
+    }
+    let now = store.recent(Duration::ZERO).await.expect("a position");
+    assert!(now <= head, "{now:?} lies past {head:?}");
 }
 
 pub async fn a_restart_keeps_epoch_positions_and_versions(under_test: &StoreUnderTest) {

@@ -1,11 +1,14 @@
 //! `patient`: of whose compartments alone a stream is.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use serde_json::json;
 
 use crate::{
     support::{
         self, App, Bench,
         stream::EventStream,
+        watched::Watched,
         writes::{commit, delete, put},
     },
     tools::{get, history, next, observation, parameters, posted, refusal, words},
@@ -102,4 +105,26 @@ async fn embedded_patients() {
 async fn mongodb_patients() {
     let Some(bench) = support::mongo().await else { return };
     named_patients(bench).await;
+}
+
+/// Whether the patients are there is read from a snapshot. One that ends is no reason for an
+/// EventSource to give up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_ends_is_told_in_the_stream() {
+    let bench = support::embedded();
+    let patient = |id: &str| put(&json!({"resourceType": "Patient", "id": id}));
+    commit(&*bench.store, ["1", "2"].map(patient).to_vec()).await;
+    let (store, seen) = Watched::over(&bench.store);
+    let app = App::start(store).await;
+    let url = app.url("/fhir/Patient/$export?_type=Observation&patient=1,2");
+    seen.expired.store(2, SeqCst);
+    let mut stream = EventStream::open(&url, None).await;
+    let event = stream.event().await.expect("why");
+    assert_eq!(event.event, "OperationOutcome");
+    assert!(event.data.contains("transient"), "{}", event.data);
+    let preferred = support::client().get(&url).header("Accept", "text/event-stream");
+    let preferred = preferred.header("Prefer", "respond-eventsource").send().await.expect("one");
+    assert_eq!(preferred.status(), 503);
+    assert!(preferred.headers().contains_key("retry-after"));
+    assert_eq!(history(&mut EventStream::open(&url, None).await).await, Vec::<String>::new());
 }

@@ -78,6 +78,7 @@ struct Reader {
 
 impl Reader {
     async fn run(mut self) -> Vec<Transcript> {
+        let mut at_rest = false;
         loop {
             let asked = self.shared.acknowledged() as u64;
             if let Some(stream) = self.connect().await {
@@ -85,7 +86,13 @@ impl Reader {
                 // How many writes were acknowledged: the report makes a time of that.
                 self.note(Seen::Connected { from, written: asked });
                 if self.read(stream).await {
-                    return self.transcripts;
+                    if at_rest {
+                        return self.transcripts;
+                    }
+                    while !self.shared.rest.load(SeqCst) {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    at_rest = true;
                 }
             }
             tokio::time::sleep(Duration::from_millis(10 + self.dice.roll(90))).await;
@@ -127,7 +134,7 @@ impl Reader {
         (response.status() == 200).then(|| EventStream::of(response))
     }
 
-    /// Reads a stream for a while; `true`: to its end.
+    /// Reads a stream for a while; `true`: until it has all that is ever written.
     async fn read(&mut self, mut stream: EventStream) -> bool {
         let (events, time) = (1 + self.dice.roll(self.shared.patience), 50 + self.dice.roll(1_500));
         let end = Instant::now() + Duration::from_millis(time);

@@ -21,6 +21,9 @@ pub(crate) const TYPES: [&str; 2] = ["Observation", "Patient"];
 pub(crate) const AFTER: &str = "after";
 pub(crate) const LAST: &str = "last";
 
+/// Within what time all clients are back.
+const BACK: Duration = Duration::from_secs(10);
+
 /// How long a fault lasts, about.
 pub(crate) fn fault_time() -> Duration {
     Duration::from_secs(setting("FHIRTAIL_FAULT_SECONDS", 3))
@@ -95,9 +98,14 @@ impl<G: Ground> Lab<G> {
     }
 
     pub(crate) fn start_server(&self) {
+        self.start_server_with(&[]);
+    }
+
+    fn start_server_with(&self, more: &[&str]) {
         let store = self.ground.store();
         let Cast { environment, arguments, .. } = self.cast;
-        let serve = || Process::serve_in(environment, &store, arguments);
+        let arguments = [arguments, more].concat();
+        let serve = || Process::serve_in(environment, &store, &arguments);
         let server = tokio::task::block_in_place(serve);
         self.servers().push(server);
         self.publish();
@@ -133,6 +141,15 @@ impl<G: Ground> Lab<G> {
         self.publish();
         oldest.kill();
         self.bury(&oldest);
+    }
+
+    /// Servers that remember nothing of the log, in the place of those that there are.
+    fn start_anew(&self) {
+        let count = self.servers().len();
+        for _ in 0..count {
+            self.kill_server();
+            self.start_server_with(&["--look-back", "0"]);
+        }
     }
 
     /// Asks the server that has been there longest to end, as a deployment would, and waits for
@@ -183,7 +200,8 @@ pub(crate) async fn survive_on<G: Ground>(
     run(name, ground, cast, fault).await;
 }
 
-/// Nothing may be lost or repeated, and each client is back within ten seconds of the fault.
+/// Nothing may be lost or repeated, and each client is back within ten seconds of the fault; and
+/// once more, of a restart, where no write comes to its help.
 async fn run<G: Ground>(name: &str, ground: G, cast: Cast, fault: impl AsyncFnOnce(&Lab<G>)) {
     let lab = Lab::new(ground, cast);
     let shared = &lab.shared;
@@ -207,22 +225,29 @@ async fn run<G: Ground>(name: &str, ground: G, cast: Cast, fault: impl AsyncFnOn
         writer.await.expect("a writer");
     }
     writers::last(shared, LAST).await;
+    until("all have it all", 60, || clients.iter().all(|c| c.was_level(Some(LAST)))).await;
+    lab.start_anew();
+    let start = Instant::now();
+    shared.rest.store(true, SeqCst);
     let mut seen = Vec::new();
     for client in clients {
         seen.push(client.end().await);
     }
+    let at_rest = start.elapsed();
     while !lab.servers().is_empty() {
         lab.kill_server();
     }
     let report = report::of(&lab, seen).await;
     eprintln!(
-        "fault: {name}, {report}, recovery {:.1} s (writers {:.1} s)",
+        "fault: {name}, {report}, recovery {:.1} s (writers {:.1} s, at rest {:.1} s)",
         back.as_secs_f64(),
-        acked.as_secs_f64()
+        acked.as_secs_f64(),
+        at_rest.as_secs_f64()
     );
     report.assert_clean(cast.resets);
     assert!(lab.defects().is_empty(), "{name}: {:#?}", lab.defects());
-    assert!(back < Duration::from_secs(10), "{name}: {back:?} to recovery");
+    assert!(back < BACK, "{name}: {back:?} to recovery");
+    assert!(at_rest < BACK, "{name}: {at_rest:?} to recovery where nobody writes");
 }
 
 /// Waits for a condition.

@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) calm: AtomicBool,
     /// Writers come to an end.
     pub(crate) enough: AtomicBool,
+    /// Nothing is written any more; who has all comes once more, to hear just that.
+    pub(crate) rest: AtomicBool,
     /// Who comes to this phase reads no further, and cuts its stream once this is another.
     pub(crate) trap: Mutex<Option<Phase>>,
     /// How many have come to it.
@@ -55,6 +57,7 @@ impl Shared {
             refused: AtomicUsize::new(0),
             calm: AtomicBool::new(false),
             enough: AtomicBool::new(false),
+            rest: AtomicBool::new(false),
             trap: Mutex::new(None),
             trapped: AtomicUsize::new(0),
         }

@@ -7,10 +7,11 @@ use fhirtail::store::{
     Store, StoreError,
     mongo::{MongoOptions, MongoStore},
 };
+use mongodb::bson::doc;
 
 use crate::{
     support::{App, mongod, proxy::Proxy, stream::EventStream},
-    tools::{Bench, bench, everything, patient, put},
+    tools::{Bench, bench, everything, patient, put, read_to},
 };
 
 const SILENCE: Duration = Duration::from_millis(500);
@@ -94,4 +95,33 @@ async fn a_scan_and_each_question_give_up() {
     answered(async || snapshot.read(binary, "1").await).await;
     proxy.forget();
     answered(async || store.recent(Duration::ZERO).await).await;
+}
+
+/// A log that others fill is not searched again from the last event on: that may have left it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_log_is_opened_where_all_has_been_read() {
+    let Some(bench) = bench().await else { return };
+    let proxy = Proxy::to(mongod::shared().await.expect("a set").nodes[0].port).await;
+    let store = through(&proxy, &bench).await;
+    bench.write(patient("a", 1)).await;
+    let mut reader = store.changes(bench.head().await).await.expect("a reader");
+    let elsewhere = mongod::fresh_database();
+    bench.client.database(&elsewhere).collection("x").insert_one(doc! {}).await.expect("written");
+    let end = bench.head().await;
+    read_to(&mut *reader, end).await;
+    proxy.forget();
+    loop {
+        let batch = reader.next().await.expect("a log that goes on");
+        assert!(batch.changes.is_empty(), "{:?}", batch.changes);
+        let begins = mongod::change_streams(&bench.client, bench.db.name()).await;
+        if begins
+            .iter()
+            .any(|begin| u64::from(begin.time) << 32 | u64::from(begin.increment) >= end.time)
+        {
+            break;
+        }
+    }
+    bench.write(patient("a", 2)).await;
+    let (changes, _) = read_to(&mut *reader, bench.head().await).await;
+    assert_eq!(changes.len(), 1, "{changes:?}");
 }

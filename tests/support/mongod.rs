@@ -21,7 +21,7 @@ use std::{
 use futures_util::TryStreamExt;
 use mongodb::{
     Client,
-    bson::{Document, doc},
+    bson::{Document, Timestamp, doc},
 };
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -326,8 +326,8 @@ impl Standalone {
     }
 }
 
-/// How many change streams are open on a database.
-pub async fn change_streams(client: &Client, database: &str) -> usize {
+/// The change streams that are open on a database: from which time on each was asked for.
+pub async fn change_streams(client: &Client, database: &str) -> Vec<Timestamp> {
     let cursors = [
         doc! {"$currentOp": {"allUsers": true, "idleCursors": true}},
         doc! {"$match": {
@@ -335,8 +335,15 @@ pub async fn change_streams(client: &Client, database: &str) -> usize {
             "cursor.originatingCommand.$db": database,
         }},
         // One that begins or ends to work meanwhile may be listed at rest and at work.
-        doc! {"$group": {"_id": "$cursor.cursorId"}},
+        doc! {"$group": {
+            "_id": "$cursor.cursorId", "stages": {"$first": "$cursor.originatingCommand.pipeline"},
+        }},
     ];
     let found = client.database("admin").aggregate(cursors).await.expect("cursors");
-    found.try_collect::<Vec<_>>().await.expect("cursors").len()
+    let found: Vec<Document> = found.try_collect().await.expect("cursors");
+    let begins = |cursor: &Document| {
+        let stage = cursor.get_array("stages").ok()?.first()?.as_document()?;
+        stage.get_document("$changeStream").ok()?.get_timestamp("startAtOperationTime").ok()
+    };
+    found.iter().map(|cursor| begins(cursor).expect("where it begins")).collect()
 }

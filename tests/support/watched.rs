@@ -1,4 +1,5 @@
-//! A store under watch: how many readers of its log are open, and what happens if one breaks.
+//! A store under watch: how many readers of its log are open, and what happens if one breaks, or
+//! if snapshots end at once.
 
 use std::{
     sync::{
@@ -29,6 +30,8 @@ pub struct Seen {
     pub opened: AtomicUsize,
     /// So many of the next reads are a defect.
     pub breaks: AtomicUsize,
+    /// So many of the next snapshots are over before they are there.
+    pub expired: AtomicUsize,
     /// Who asks for the log's end holds this for a moment before the answer comes.
     pub gate: Mutex<()>,
     /// How many such questions have come.
@@ -67,6 +70,11 @@ impl Drop for Counted {
     }
 }
 
+/// Whether this is one of the next so many.
+fn is_ordered(count: &AtomicUsize) -> bool {
+    count.fetch_update(SeqCst, SeqCst, |count| count.checked_sub(1)).is_ok()
+}
+
 struct WatchedChanges {
     changes: Box<dyn Changes>,
     counted: Counted,
@@ -75,9 +83,7 @@ struct WatchedChanges {
 #[async_trait]
 impl Changes for WatchedChanges {
     async fn next(&mut self) -> Result<ChangeBatch, StoreError> {
-        let less = |breaks: usize| breaks.checked_sub(1);
-        let breaks = self.counted.0.breaks.fetch_update(SeqCst, SeqCst, less);
-        assert!(breaks.is_err(), "a defect, as ordered");
+        assert!(!is_ordered(&self.counted.0.breaks), "a defect, as ordered");
         self.changes.next().await
     }
 
@@ -112,6 +118,9 @@ impl Store for Watched {
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
+        if is_ordered(&self.seen.expired) {
+            return Err(StoreError::SnapshotExpired);
+        }
         self.store.snapshot().await
     }
 

@@ -246,13 +246,15 @@ impl Tail {
         }
     }
 
-    /// Goes on in another stream, counting anew what is read again.
+    /// Goes on in another stream, from where all has been read: the last event may long have left a
+    /// log that others fill. What is read again of its time is counted anew.
     async fn reopen(&mut self) -> Result<(), StoreError> {
         self.look().await?;
-        self.began = self.at.time;
-        self.cursor = self.patience.open(&self.shared, self.at.time).await?;
-        self.after = self.after.max(self.at);
-        self.at = LogPosition::before(self.at.time);
+        self.after = self.after.max(self.reached);
+        let time = self.after.time;
+        self.began = time;
+        self.cursor = self.patience.open(&self.shared, time).await?;
+        self.at = LogPosition::before(time);
         Ok(())
     }
 
