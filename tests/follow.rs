@@ -2,6 +2,8 @@
 //! real one, stopped and started again and again.
 #![allow(clippy::expect_used, reason = "helpers of tests are no #[test] themselves")]
 
+#[path = "follow/output.rs"]
+mod output;
 mod support;
 
 use std::{
@@ -150,6 +152,12 @@ impl Files {
 
     fn create_out(&self) -> File {
         File::create(self.folder.path().join("out")).expect("a file")
+    }
+
+    /// As a shell opens it for `>>`.
+    fn append_out(&self) -> File {
+        let out = self.folder.path().join("out");
+        File::options().create(true).append(true).open(out).expect("a file")
     }
 
     async fn follow(&self, args: FollowArgs) -> Result<(), Failure> {
@@ -357,15 +365,11 @@ async fn a_follower_that_is_stopped_again_and_again_misses_nothing_and_repeats_n
     let changing = tokio::spawn(pulse(store, population, 400.0, quiet.clone()));
 
     let files = Files::new();
-    let append = || {
-        let out = files.folder.path().join("out");
-        File::options().create(true).append(true).open(out).expect("a file")
-    };
     let url = app.url("/fhir/$export");
     for round in 1..=12 {
         let stop = CancellationToken::new();
         let arguments = files.with_state(&url, &[]);
-        let following = tokio::spawn(follow(arguments, append(), stop.clone()));
+        let following = tokio::spawn(follow(arguments, files.append_out(), stop.clone()));
         let enough = files.out().len() + round * 5000;
         until(|| files.out().len() >= enough).await;
         stop.cancel();
@@ -373,9 +377,13 @@ async fn a_follower_that_is_stopped_again_and_again_misses_nothing_and_repeats_n
     }
     quiet.cancel();
     changing.await.expect("no panic");
-    follow(files.with_state(&url, &["--until-caught-up"]), append(), CancellationToken::new())
-        .await
-        .expect("caught up");
+    follow(
+        files.with_state(&url, &["--until-caught-up"]),
+        files.append_out(),
+        CancellationToken::new(),
+    )
+    .await
+    .expect("caught up");
 
     let truth = Files::new();
     truth.follow(args(&url, &["--until-caught-up"])).await.expect("caught up");

@@ -7,7 +7,7 @@ use std::{
 };
 
 use fhirtail::client::sse::Item;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING};
+use serde_json::Value;
 
 use crate::{
     lab::{AFTER, LAST, TYPES},
@@ -17,13 +17,44 @@ use crate::{
         oracle::transcript::{Place, Seen, Transcript},
         stream::{EventStream, client},
     },
+    transport::Transport,
 };
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// What a client asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wants {
+    pub(crate) types: &'static [&'static str],
+    /// Of the observations, those alone that are final.
+    pub(crate) narrows: bool,
+    /// Over HTTP/2.
+    pub(crate) by_two: bool,
+}
+
+impl Wants {
+    /// A third each: patients alone, all, and all of which one type is narrowed, where it may be.
+    /// Of each of these a third speaks HTTP/2.
+    fn of(seed: u64, may_narrow: bool) -> Self {
+        let types: &[&str] = if seed.is_multiple_of(3) { &TYPES[1..] } else { &TYPES };
+        Self { types, narrows: may_narrow && seed % 3 == 1, by_two: seed / 3 % 3 == 1 }
+    }
+
+    fn path(self) -> String {
+        let filter = "&_typeFilter=Observation%3Fstatus%3Dfinal";
+        let filter = if self.narrows { filter } else { "" };
+        format!("/fhir/$export?_type={}{filter}", self.types.join(","))
+    }
+}
+
+/// Whether a stream that [narrows](Wants::narrows) holds a resource.
+pub(crate) fn is_found(resource: &Value) -> bool {
+    resource["resourceType"] != "Observation" || resource["status"] == "final"
+}
+
 /// A client, and what is known of it meanwhile.
 pub(crate) struct Client {
-    types: &'static [&'static str],
+    wants: Wants,
     /// The ids of the writes of note that it has had by the time it was level; "" for being so.
     level: Arc<Mutex<BTreeSet<&'static str>>>,
     task: tokio::task::JoinHandle<Vec<Transcript>>,
@@ -32,25 +63,25 @@ pub(crate) struct Client {
 /// All that a client saw. It forgets all now and then and begins as another; the last of these
 /// was there to the end.
 pub(crate) struct Saw {
-    pub(crate) types: &'static [&'static str],
+    pub(crate) wants: Wants,
     pub(crate) transcripts: Vec<Transcript>,
 }
 
 impl Client {
     pub(crate) fn start(shared: Arc<Shared>, seed: u64) -> Self {
-        let types: &[&str] = if seed.is_multiple_of(3) { &TYPES[1..] } else { &TYPES };
+        let wants = Wants::of(seed, shared.keeps_images);
         let level = Arc::<Mutex<BTreeSet<_>>>::default();
         let reader = Reader {
             shared,
-            http: client(),
-            path: format!("/fhir/$export?_type={}", types.join(",")),
+            transport: if wants.by_two { Transport::Two(None) } else { Transport::One(client()) },
+            path: wants.path(),
             dice: Dice(seed ^ 0xc0de),
             level: level.clone(),
             has: BTreeSet::new(),
             transcripts: vec![Transcript::default()],
             last_id: None,
         };
-        Self { types, level, task: tokio::spawn(reader.run()) }
+        Self { wants, level, task: tokio::spawn(reader.run()) }
     }
 
     /// Whether it has caught up, having had this write.
@@ -61,13 +92,13 @@ impl Client {
     pub(crate) async fn end(self) -> Saw {
         let transcripts = tokio::time::timeout(DEADLINE, self.task).await;
         let transcripts = transcripts.expect("a client comes to its end").expect("no panic");
-        Saw { types: self.types, transcripts }
+        Saw { wants: self.wants, transcripts }
     }
 }
 
 struct Reader {
     shared: Arc<Shared>,
-    http: reqwest::Client,
+    transport: Transport,
     path: String,
     dice: Dice,
     level: Arc<Mutex<BTreeSet<&'static str>>>,
@@ -113,25 +144,22 @@ impl Reader {
     }
 
     async fn connect(&mut self) -> Option<EventStream> {
-        let url = {
+        let base = {
             let urls = self.shared.urls();
             if urls.is_empty() {
                 return None;
             }
-            format!("{}{}", urls[self.dice.below(urls.len())], self.path)
+            urls[self.dice.below(urls.len())].clone()
         };
-        let mut request = self.http.get(url).header(ACCEPT, "text/event-stream");
+        let mut headers = Vec::new();
         if let Some(id) = &self.last_id {
-            request = request.header("Last-Event-ID", id);
+            headers.push(("last-event-id", id.as_str()));
         }
         // Some, as browsers do.
         if self.dice.roll(3) == 0 {
-            request = request.header(ACCEPT_ENCODING, "gzip, deflate, br, zstd");
+            headers.push(("accept-encoding", "gzip, deflate, br, zstd"));
         }
-        let response = tokio::time::timeout(Duration::from_secs(2), request.send()).await;
-        let response = response.ok()?.ok()?;
-        assert!(response.status() == 200 || response.status().is_server_error(), "{response:?}");
-        (response.status() == 200).then(|| EventStream::of(response))
+        self.transport.open(&base, &self.path, &headers).await
     }
 
     /// Reads a stream for a while; `true`: until it has all that is ever written.

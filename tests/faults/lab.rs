@@ -81,8 +81,11 @@ pub(crate) struct Lab<G = Set> {
 
 impl<G: Ground> Lab<G> {
     fn new(ground: G, cast: Cast) -> Self {
+        let mut shared = Shared::new(ground.sink(), cast.padding, cast.writers);
+        // A collection that comes anew, by others' writes, keeps none.
+        shared.keeps_images = cast.resets == Resets::Never;
         let lab = Self {
-            shared: Arc::new(Shared::new(ground.sink(), cast.padding, cast.writers)),
+            shared: Arc::new(shared),
             ground,
             servers: Mutex::default(),
             balancer: Mutex::default(),

@@ -18,6 +18,7 @@ mod shared;
 mod soak;
 #[path = "../support/mod.rs"]
 mod support;
+mod transport;
 mod writers;
 
 use std::time::{Duration, Instant};

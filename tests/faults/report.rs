@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::{
-    crowd::Saw,
+    crowd::{Saw, is_found},
     ground::Ground,
     lab::{Lab, Resets},
     support::oracle::{
@@ -26,6 +26,10 @@ pub(crate) struct Report {
     caught_up: usize,
     broken_off: usize,
     turned_away: usize,
+    /// How many clients ask for a part, how often something left one's, and how many speak HTTP/2.
+    narrowed: usize,
+    by_two: usize,
+    left: usize,
     /// What of the acknowledged writes the log does not hold.
     lost: Vec<(String, Option<Value>)>,
     /// What was written as one, and is there in part.
@@ -44,6 +48,9 @@ pub(crate) async fn of<G: Ground>(lab: &Lab<G>, crowd: Vec<Saw>) -> Report {
     if G::KEEPS_TOGETHER {
         report.torn = torn(&journal);
     }
+    report.narrowed = crowd.iter().filter(|saw| saw.wants.narrows).count();
+    report.by_two = crowd.iter().filter(|saw| saw.wants.by_two).count();
+    let narrowed = journal.narrowed(is_found);
     for (client, saw) in crowd.into_iter().enumerate() {
         let last = saw.transcripts.len() - 1;
         for (n, mut transcript) in saw.transcripts.into_iter().enumerate() {
@@ -53,7 +60,8 @@ pub(crate) async fn of<G: Ground>(lab: &Lab<G>, crowd: Vec<Saw>) -> Report {
                 }
             }
             let end = (n == last).then(|| journal.end());
-            report.add(client, &journal, saw.types, &transcript, end);
+            let journal = if saw.wants.narrows { &narrowed } else { &journal };
+            report.add(client, journal, saw.wants.types, &transcript, end);
         }
     }
     report
@@ -103,6 +111,7 @@ impl Report {
         self.caught_up += verdict.caught_up;
         self.broken_off += verdict.broken_off;
         self.turned_away += verdict.turned_away;
+        self.left += verdict.left;
         for fault in verdict.faults {
             let around = fault.line.saturating_sub(3)..(fault.line + 2).min(transcript.seen.len());
             self.faults.push((client, fault, transcript.seen[around].to_vec()));
@@ -119,6 +128,9 @@ impl Report {
         assert!(self.lost.is_empty(), "acknowledged, and not in the log: {:?}", self.lost);
         assert!(self.torn.is_empty(), "there in part: {:?}", self.torn);
         assert_eq!(self.broken_off, 0, "streams ended with word of a failure");
+        // Of few commits none may.
+        let must_leave = self.narrowed > 0 && self.commits > 500;
+        assert!(!must_leave || self.left > 0, "nothing left a stream that holds a part");
         assert!(resets == Resets::Allowed || self.resets == 0, "{} resets", self.resets);
     }
 }
@@ -126,13 +138,13 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { clients, commits, events, connections, resets, caught_up, .. } = self;
-        let Self { broken_off, turned_away, .. } = self;
+        let Self { broken_off, turned_away, narrowed, left, by_two, .. } = self;
         let (missing, repeated) = (self.count(Kind::Missing), self.count(Kind::Repeated));
         let other = self.faults.len() - missing - repeated;
         write!(
             f,
-            "clients {clients}, commits {commits}, events {events}, connections {connections}, \
-             turned away {turned_away}, broken off {broken_off}, caught up {caught_up}, resets {resets}, missing {missing}, repeated {repeated}, \
+            "clients {clients} ({narrowed} narrowed, {by_two} by HTTP/2), commits {commits}, events {events}, connections {connections}, \
+             turned away {turned_away}, broken off {broken_off}, caught up {caught_up}, resets {resets}, left {left}, missing {missing}, repeated {repeated}, \
              otherwise wrong {other}"
         )
     }

@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) sink: Sink,
     /// How long a text is that each resource holds.
     pub(crate) padding: usize,
+    /// Each change of an observation comes with what it was before.
+    pub(crate) keeps_images: bool,
     /// After how many events, at most, a client cuts its stream: the more is written, the more.
     pub(crate) patience: u64,
     /// Where the servers are at the moment.
@@ -51,6 +53,7 @@ impl Shared {
         Self {
             sink,
             padding,
+            keeps_images: true,
             patience: 130 * writers,
             urls: Mutex::default(),
             acknowledged: Mutex::default(),

@@ -30,7 +30,7 @@ pub(crate) enum Sink {
 
 enum Write {
     Put(Document),
-    /// A new text for a document that is there.
+    /// A new text, and status, for a document that is there.
     Set(Document),
     Delete {
         ty: &'static str,
@@ -54,8 +54,8 @@ pub(crate) async fn write(shared: Arc<Shared>, writer: u64) {
             writes.push(match (dice.roll(6), there) {
                 // A text that others in the transaction share tells which are together.
                 (0, Some(_)) if count == 1 => Write::Delete { ty, id },
-                (1 | 2, Some(document)) => Write::set(document, &stamp),
-                _ => Write::Put(document(&shared, ty, &id, &stamp)),
+                (1 | 2, Some(document)) => Write::set(document, &stamp, status(&mut dice)),
+                _ => Write::Put(document(&shared, ty, &id, &stamp, status(&mut dice))),
             });
         }
         for write in commit(&shared, writes).await {
@@ -69,18 +69,24 @@ pub(crate) async fn write(shared: Arc<Shared>, writer: u64) {
     }
 }
 
-fn document(shared: &Shared, ty: &str, id: &str, stamp: &str) -> Document {
+fn document(shared: &Shared, ty: &str, id: &str, stamp: &str, status: &str) -> Document {
     let padding = "x".repeat(shared.padding);
     doc! {
-        "_id": id, "resourceType": ty, "id": id, "language": stamp,
+        "_id": id, "resourceType": ty, "id": id, "language": stamp, "status": status,
         "meta": {"lastUpdated": DateTime::now()}, "implicitRules": padding,
     }
 }
 
+/// By this, some clients' streams hold an observation or do not.
+fn status(dice: &mut Dice) -> &'static str {
+    ["final", "preliminary"][dice.below(2)]
+}
+
 impl Write {
-    fn set(document: &Document, stamp: &str) -> Self {
+    fn set(document: &Document, stamp: &str, status: &str) -> Self {
         let mut document = document.clone();
         document.insert("language", stamp);
+        document.insert("status", status);
         Self::Set(document)
     }
 
@@ -143,8 +149,8 @@ async fn commit_to(client: &Client, db: &Database, writes: &[Write]) -> Result<K
         let this = doc! {"_id": id};
         match (write, document) {
             (Write::Set(_), Some(document)) => {
-                let text = document.get_str("language").expect("a text");
-                let set = doc! {"$set": {"language": text}};
+                let text = |name| document.get_str(name).expect("a text");
+                let set = doc! {"$set": {"language": text("language"), "status": text("status")}};
                 let set = collection.update_one(this.clone(), set).session(&mut session).await?;
                 if set.matched_count == 0 {
                     // Its collection was dropped.
@@ -198,5 +204,5 @@ async fn post(shared: &Shared, http: &reqwest::Client, writes: &[Write]) -> Opti
 
 /// Writes a patient of this id, however long that takes.
 pub(crate) async fn last(shared: &Shared, id: &str) {
-    commit(shared, vec![Write::Put(document(shared, "Patient", id, &text(1)))]).await;
+    commit(shared, vec![Write::Put(document(shared, "Patient", id, &text(1), "final"))]).await;
 }

@@ -102,9 +102,13 @@ impl Honest<'_> {
     fn send(&mut self, commit: &Commit, id: String) {
         let url = &commit.url;
         let entry = json!([{"request": {"method": "DELETE", "url": url}}]);
+        let mut bundle = json!({"resourceType": "Bundle", "entry": entry});
+        if commit.what == What::Left {
+            bundle["meta"] = json!({"tag": [{"code": "left-stream"}]});
+        }
         let (name, data) = match commit.what.value() {
             Some(value) => (value["resourceType"].as_str().expect("a type"), value.to_string()),
-            None => ("deleted", json!({"resourceType": "Bundle", "entry": entry}).to_string()),
+            None => ("deleted", bundle.to_string()),
         };
         self.seen.push(said(name, id, data));
     }
@@ -139,7 +143,7 @@ impl Honest<'_> {
             let end = LogPosition::past(self.now);
             for index in journal.between(at, end) {
                 let commit = journal.get(index);
-                if commit.url <= cursor && is_wanted(&commit.url) {
+                if commit.url <= cursor && is_told(commit) {
                     self.send(commit, history(commit.at, &cursor));
                 }
             }
@@ -156,7 +160,7 @@ impl Honest<'_> {
                 self.seen.push(control("caught-up", at));
                 caught_up = true;
             }
-            if is_wanted(&commit.url) {
+            if is_told(commit) {
                 self.send(commit, live(commit.at));
             }
             at = commit.at;
@@ -175,6 +179,10 @@ impl Honest<'_> {
             }
         }
     }
+}
+
+fn is_told(commit: &Commit) -> bool {
+    commit.what != What::Unseen && is_wanted(&commit.url)
 }
 
 fn is_wanted(url: &str) -> bool {

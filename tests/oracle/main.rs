@@ -4,6 +4,7 @@
 
 mod dropped;
 mod honest;
+mod narrowed;
 mod planted;
 #[path = "../support/mod.rs"]
 mod support;

@@ -11,14 +11,14 @@ use crate::{
     },
 };
 
-fn event(seen: &Seen) -> Option<&Event> {
+pub(crate) fn event(seen: &Seen) -> Option<&Event> {
     match seen {
         Seen::Said(Item::Event(event)) => Some(event),
         _ => None,
     }
 }
 
-fn event_mut(seen: &mut Seen) -> &mut Event {
+pub(crate) fn event_mut(seen: &mut Seen) -> &mut Event {
     match seen {
         Seen::Said(Item::Event(event)) => event,
         other => panic!("{other:?}"),
@@ -34,11 +34,11 @@ fn places(transcript: &Transcript, fits: impl Fn(&Event) -> bool) -> Vec<usize> 
     places
 }
 
-fn is_resource(event: &Event) -> bool {
+pub(crate) fn is_resource(event: &Event) -> bool {
     TYPES.contains(&event.event.as_str())
 }
 
-fn is_live(event: &Event) -> bool {
+pub(crate) fn is_live(event: &Event) -> bool {
     event.id.starts_with("1l")
 }
 
@@ -67,7 +67,7 @@ fn planted(
 }
 
 /// The line after it is sent on the same connection, and is an event.
-fn goes_on(seen: &[Seen], at: usize) -> bool {
+pub(crate) fn goes_on(seen: &[Seen], at: usize) -> bool {
     seen.get(at + 1).and_then(event).is_some()
 }
 

@@ -23,6 +23,8 @@ mod shared;
 mod slow;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../faults/transport.rs"]
+mod transport;
 #[path = "../faults/writers.rs"]
 mod writers;
 

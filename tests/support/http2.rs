@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use axum::http::{HeaderMap, Method, Request, Response};
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use h2::{
@@ -35,6 +35,14 @@ impl Http2 {
     /// By prior knowledge: HTTP/2 from the first byte on, in the clear.
     pub async fn connect(address: SocketAddr) -> (Self, Ended) {
         Self::with(&Builder::new(), address).await
+    }
+
+    /// The same, where somebody may answer; `None`: nobody does.
+    pub async fn reach(address: SocketAddr) -> Option<Self> {
+        let socket = TcpStream::connect(address).await.ok()?;
+        let (requests, connection) = Builder::new().handshake(socket).await.ok()?;
+        tokio::spawn(connection);
+        Some(Self { requests, base: format!("http://{address}") })
     }
 
     /// The same, with these windows.
@@ -103,10 +111,20 @@ impl Http2 {
 
     /// Opens an event stream that must be granted, and whose events are taken as they are read.
     pub async fn open(&self, path: &str, headers: &[(&str, &str)]) -> EventStream {
+        let (status, stream) = self.stream(path, headers).await.expect("an answer");
+        assert_eq!(status, 200, "{path}");
+        stream
+    }
+
+    /// The same, granted or not.
+    pub async fn stream(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<(StatusCode, EventStream), h2::Error> {
         let headers = [&[("accept", "text/event-stream")], headers].concat();
-        let (head, body) = self.get(path, &headers).await.expect("an answer").into_parts();
-        assert_eq!(head.status, 200, "{path}");
-        EventStream::new(head.headers, taken(body))
+        let (head, body) = self.get(path, &headers).await?.into_parts();
+        Ok((head.status, EventStream::new(head.headers, taken(body))))
     }
 }
 

@@ -4,9 +4,10 @@
 //! socket ─▶ stream (connect, parse, choose) ─▶ channel ─▶ writer (stdout, then the state file)
 //! ```
 //!
-//! The state never runs ahead of what has been written: after a crash a line may come twice, but
-//! none is missing.
+//! The state never runs ahead of what has been written, and no line is written behind a torn one:
+//! after a crash a line may come twice, but none is missing.
 
+mod output;
 mod state;
 mod stream;
 mod writer;
@@ -35,7 +36,8 @@ const GRACE: Duration = Duration::from_secs(2);
 ///
 /// A broken connection is taken up again where it broke. With --state that holds for the process
 /// too: the position is saved only after the line is written, so that no line is ever missing;
-/// after a crash some may come twice.
+/// after a crash some may come twice. Append to a file with '>>': '>' would empty it at each
+/// start. A line that a crash tore is cut off the file first.
 ///
 /// Ends with status 0 on SIGINT and SIGTERM, when stdout is closed, when the server says that
 /// nothing more will come (204), and with --until-caught-up; with status 1 when the server
@@ -89,12 +91,19 @@ pub async fn run(args: FollowArgs) -> Result<ExitCode, Failure> {
 /// # Errors
 /// The server refuses, `out` or the state file can't be written, the state file is another
 /// stream's.
-pub async fn follow(args: FollowArgs, out: File, stop: CancellationToken) -> Result<(), Failure> {
+pub async fn follow(
+    args: FollowArgs,
+    mut out: File,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
     let binding = Binding::new(&args.url, &args.event_types);
     let (state, position) = match args.state {
         Some(path) => StateFile::open(path, binding).map(|(file, at)| (Some(file), at))?,
         None => (None, None),
     };
+    if state.is_some() {
+        output::prepare(&mut out, position.is_some()).map_err(unwritable)?;
+    }
     let keeper = Arc::new(Keeper::new(state));
     let (batches, writer) = Writer::start(out, Arc::clone(&keeper))?;
     let output = batches.clone();
@@ -109,17 +118,23 @@ pub async fn follow(args: FollowArgs, out: File, stop: CancellationToken) -> Res
 
     let written = tokio::select! {
         written = writer => written.unwrap_or(Ok(())),
-        () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
+        () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => {
+            keeper.save()?;
+            Ok(())
+        }
     };
-    keeper.save()?;
     match written {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-        other => other.map_err(|e| Failure::new(format!("the output can't be written: {e}")))?,
+        other => other.map_err(unwritable)?,
     }
     if end? == Some(End::NothingMore) {
         note("the server says that nothing more will come");
     }
     Ok(())
+}
+
+fn unwritable(e: io::Error) -> Failure {
+    Failure::new(format!("the output can't be written: {e}"))
 }
 
 /// Stdout without a buffer of this process in between: what a write has taken is handed over.

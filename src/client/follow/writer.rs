@@ -15,8 +15,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::state::StateFile;
-use crate::client::Failure;
+use super::{output, state::StateFile};
+use crate::client::{Failure, note};
 
 /// At most so long, and so many entries, is the state behind the output.
 const SAVE_AFTER: Duration = Duration::from_millis(500);
@@ -128,7 +128,8 @@ impl Writer {
         }
     }
 
-    /// Writes a batch. After an error the position is that of the last line that went whole.
+    /// Writes a batch. After an error the output ends with the last line that went whole, where
+    /// it can be cut, and its position is saved.
     fn write(&mut self, batch: Vec<Entry>) -> io::Result<()> {
         self.buffer.clear();
         let mut ends = Vec::with_capacity(batch.len());
@@ -142,8 +143,16 @@ impl Writer {
         let (written, result) = write_counted(&mut self.out, &self.buffer);
         let whole = ends.partition_point(|(end, _)| *end <= written);
         ends.truncate(whole);
-        if let Some((_, position)) = ends.pop() {
+        let mut torn = written;
+        if let Some((end, position)) = ends.pop() {
+            torn -= end;
             self.keeper.written(position, whole);
+        }
+        if torn > 0 && output::take_back(&mut self.out, torn as u64).is_ok() {
+            note("the line that did not go whole is cut off the output");
+        }
+        if result.is_err() {
+            self.settle()?;
         }
         result
     }

@@ -1,6 +1,6 @@
 //! What was committed, in the order of the log. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fhirtail::position::LogPosition;
 use serde_json::Value;
@@ -15,13 +15,17 @@ pub enum What {
     /// Its collection went, or came under its name, as a whole: `None`, it is no more. A stream
     /// can tell that by `reset` alone.
     Swept(Option<Value>),
+    /// It is there, and no longer what a stream's search finds.
+    Left,
+    /// Nothing that a stream holds, before it as after it.
+    Unseen,
 }
 
 impl What {
     pub fn value(&self) -> Option<&Value> {
         match self {
             Self::Is(value) | Self::Swept(Some(value)) => Some(value),
-            Self::Gone | Self::Swept(None) => None,
+            Self::Gone | Self::Swept(None) | Self::Left | Self::Unseen => None,
         }
     }
 }
@@ -55,8 +59,32 @@ impl Journal {
     pub fn push(&mut self, commit: Commit) {
         let last = self.commits.last().map_or(LogPosition::default(), |last| last.at);
         assert!(last <= commit.at, "{commit:?} after {last:?}");
-        self.of.entry(commit.url.clone()).or_default().push(self.commits.len());
+        if commit.what != What::Unseen {
+            self.of.entry(commit.url.clone()).or_default().push(self.commits.len());
+        }
         self.commits.push(commit);
+    }
+
+    /// What of it is for a stream that holds what is found alone, where each change of what may be
+    /// outside comes with what was before it.
+    pub fn narrowed(&self, is_found: impl Fn(&Value) -> bool) -> Self {
+        let mut narrowed = Self { swept: self.swept.clone(), ..Self::default() };
+        let mut held = BTreeSet::new();
+        for commit in &self.commits {
+            let is_held = commit.what.value().is_some_and(&is_found);
+            let was_held = match is_held {
+                true => !held.insert(&commit.url),
+                false => held.remove(&commit.url),
+            };
+            let what = match &commit.what {
+                What::Swept(_) if !is_held => What::Swept(None),
+                What::Is(_) if !is_held && was_held => What::Left,
+                _ if !is_held && !was_held => What::Unseen,
+                what => what.clone(),
+            };
+            narrowed.push(Commit { what, ..commit.clone() });
+        }
+        narrowed
     }
 
     /// A collection went, or came under its name.

@@ -6,6 +6,8 @@
 //!   version comes twice, or after a newer one;
 //! - where it becomes live, its copy is the database at that place, whole;
 //! - from there on, each commit comes, in the order of the log, under its own place;
+//! - what its search no longer finds is told as a deletion that says so, once; what it finds neither
+//!   before a commit nor after it is told by nothing;
 //! - `caught-up` comes only when all is sent that was written before the client asked;
 //! - who has consumed an id resumes by it, and is sent what follows; after `reset`, all anew.
 
@@ -21,12 +23,13 @@ use fhirtail::{
 use serde_json::Value;
 
 use super::{
-    journal::Journal,
+    journal::{Commit, Journal, What},
     transcript::{Cursor, Place, Seen, Transcript},
     verdict::{Fault, Kind, Verdict},
 };
 
-/// Judges a client of these types, that was there until it had all up to `end`, if it was.
+/// Judges a client of these types, that was there until it had all up to `end`, if it was. Where it
+/// asks for a part of them, the journal is [narrowed](Journal::narrowed) to that.
 pub fn judge(
     journal: &Journal,
     types: &[&str],
@@ -122,6 +125,11 @@ impl<'j> Judge<'j> {
 
     fn wants(&self, url: &str) -> bool {
         url.split_once('/').is_some_and(|(ty, _)| self.types.contains(&ty))
+    }
+
+    /// Whether the client is to hear of a commit.
+    fn awaits(&self, commit: &Commit) -> bool {
+        commit.what != What::Unseen && self.wants(&commit.url)
     }
 
     fn connected(&mut self, from: Option<&str>, written: u64) {
@@ -247,8 +255,7 @@ impl<'j> Judge<'j> {
             self.misses(index);
         }
         let rest = self.journal.between(place.at, LogPosition::past(self.written));
-        let early =
-            rest.map(|index| self.journal.get(index)).find(|commit| self.wants(&commit.url));
+        let early = rest.map(|index| self.journal.get(index)).find(|commit| self.awaits(commit));
         if let Some(commit) = early {
             let what = format!("caught up before {} of {:?}", commit.url, commit.at);
             self.fault(Kind::Untrue, what);

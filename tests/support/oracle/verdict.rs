@@ -30,6 +30,8 @@ pub struct Verdict {
     pub broken_off: usize,
     /// How often it was told to come again, and nothing else.
     pub turned_away: usize,
+    /// How often it was told that something is no longer what it asks for.
+    pub left: usize,
     pub faults: Vec<Fault>,
 }
 

@@ -35,7 +35,7 @@ impl Judge<'_> {
         for index in self.journal.between(live, end) {
             let commit = self.journal.get(index);
             let newer = self.copy.get(&commit.url).is_some_and(|had| *had >= index);
-            if !self.wants(&commit.url) || newer {
+            if !self.awaits(commit) || newer {
                 continue;
             }
             match (&commit.what, commit.exact) {

@@ -30,13 +30,21 @@ impl Judge<'_> {
     pub(super) fn deleted(&mut self, place: Place, data: &str) {
         let bundle: Value = serde_json::from_str(data).unwrap_or_default();
         let url = bundle["entry"][0]["request"]["url"].as_str().unwrap_or_default().to_owned();
+        let (said, what) = match bundle["meta"]["tag"][0]["code"].as_str() {
+            None => ("deleted", What::Gone),
+            Some("left-stream") => ("left", What::Left),
+            Some(_) => return self.fault(Kind::Wrong, format!("gone for no known reason: {data}")),
+        };
         let is_it = |index: &usize| {
             let commit = self.journal.get(*index);
-            commit.at == place.at && commit.what == What::Gone
+            commit.at == place.at && commit.what == what
         };
         match self.journal.of(&url).iter().copied().find(is_it) {
-            Some(version) => self.takes(url, version, place),
-            None => self.fault(Kind::Wrong, format!("{url} was not deleted at {:?}", place.at)),
+            Some(version) => {
+                self.verdict.left += usize::from(what == What::Left);
+                self.takes(url, version, place);
+            }
+            None => self.fault(Kind::Wrong, format!("{url} was not {said} at {:?}", place.at)),
         }
     }
 
