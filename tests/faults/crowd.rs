@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fhirtail::client::sse::Item;
+use fhirtail::client::sse::{Event, Item};
 use serde_json::Value;
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
         stream::{EventStream, client},
     },
     transport::Transport,
+    writers::SUBJECTS,
 };
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -26,30 +27,64 @@ const DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wants {
     pub(crate) types: &'static [&'static str],
-    /// Of the observations, those alone that are final.
-    pub(crate) narrows: bool,
+    pub(crate) part: Part,
     /// Over HTTP/2.
     pub(crate) by_two: bool,
 }
 
-impl Wants {
-    /// A third each: patients alone, all, and all of which one type is narrowed, where it may be.
-    /// Of each of these a third speaks HTTP/2.
-    fn of(seed: u64, may_narrow: bool) -> Self {
-        let types: &[&str] = if seed.is_multiple_of(3) { &TYPES[1..] } else { &TYPES };
-        Self { types, narrows: may_narrow && seed % 3 == 1, by_two: seed / 3 % 3 == 1 }
-    }
+/// What of its types a stream holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    All,
+    /// Of the observations those alone that are final.
+    Final,
+    /// Those alone of one patient.
+    OfOne,
+}
 
-    fn path(self) -> String {
-        let filter = "&_typeFilter=Observation%3Fstatus%3Dfinal";
-        let filter = if self.narrows { filter } else { "" };
-        format!("/fhir/$export?_type={}{filter}", self.types.join(","))
+impl Part {
+    pub(crate) fn finds(self, resource: &Value) -> bool {
+        match self {
+            Self::All => true,
+            Self::Final => {
+                resource["resourceType"] != "Observation" || resource["status"] == "final"
+            }
+            Self::OfOne => resource["subject"]["reference"] == SUBJECTS[0],
+        }
     }
 }
 
-/// Whether a stream that [narrows](Wants::narrows) holds a resource.
-pub(crate) fn is_found(resource: &Value) -> bool {
-    resource["resourceType"] != "Observation" || resource["status"] == "final"
+impl Wants {
+    /// A quarter each: patients alone, all, all of which one type is narrowed, and one patient's.
+    /// Where nobody may ask for a part, all instead. Of each of these a third speaks HTTP/2.
+    fn of(seed: u64, may_narrow: bool) -> Self {
+        let (types, part): (&[&str], _) = match seed % 4 {
+            0 => (&TYPES[1..], Part::All),
+            2 if may_narrow => (&TYPES, Part::Final),
+            3 if may_narrow => (&TYPES[..1], Part::OfOne),
+            _ => (&TYPES, Part::All),
+        };
+        Self { types, part, by_two: seed % 3 == 1 }
+    }
+
+    fn path(self) -> String {
+        let types = self.types.join(",");
+        match self.part {
+            Part::All => format!("/fhir/$export?_type={types}"),
+            Part::Final => {
+                format!("/fhir/$export?_type={types}&_typeFilter=Observation%3Fstatus%3Dfinal")
+            }
+            Part::OfOne => {
+                format!("/fhir/Patient/$export?_type={types}&patient={}", SUBJECTS[0])
+            }
+        }
+    }
+
+    /// Whether an event brings what is written last of a write of note, for such a client.
+    fn is_last_of(self, event: &Event, id: &str) -> bool {
+        self.types.last() == Some(&event.event.as_str())
+            && event.data.contains(&format!(r#""id":"{id}""#))
+    }
 }
 
 /// A client, and what is known of it meanwhile.
@@ -74,7 +109,7 @@ impl Client {
         let reader = Reader {
             shared,
             transport: if wants.by_two { Transport::Two(None) } else { Transport::One(client()) },
-            path: wants.path(),
+            wants,
             dice: Dice(seed ^ 0xc0de),
             level: level.clone(),
             has: BTreeSet::new(),
@@ -99,7 +134,7 @@ impl Client {
 struct Reader {
     shared: Arc<Shared>,
     transport: Transport,
-    path: String,
+    wants: Wants,
     dice: Dice,
     level: Arc<Mutex<BTreeSet<&'static str>>>,
     has: BTreeSet<&'static str>,
@@ -159,7 +194,7 @@ impl Reader {
         if self.dice.roll(3) == 0 {
             headers.push(("accept-encoding", "gzip, deflate, br, zstd"));
         }
-        self.transport.open(&base, &self.path, &headers).await
+        self.transport.open(&base, &self.wants.path(), &headers).await
     }
 
     /// Reads a stream for a while; `true`: until it has all that is ever written.
@@ -227,8 +262,8 @@ impl Reader {
                     // Why the stream ends; it has no id.
                     "OperationOutcome" => return,
                     _ => {
-                        let is = |id: &str| event.data.contains(&format!(r#""id":"{id}""#));
-                        self.has.extend([AFTER, LAST].into_iter().filter(|id| is(id)));
+                        let is = |id: &&str| self.wants.is_last_of(event, id);
+                        self.has.extend([AFTER, LAST].into_iter().filter(is));
                     }
                 }
                 &event.id

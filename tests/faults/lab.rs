@@ -55,6 +55,9 @@ pub(crate) struct Cast {
     /// How long a text is that each resource holds.
     pub(crate) padding: usize,
     pub(crate) resets: Resets,
+    /// Each change of an observation comes with what it was before. A collection that others'
+    /// writes bring anew keeps nothing of the kind.
+    pub(crate) keeps_images: bool,
 }
 
 impl Cast {
@@ -65,6 +68,7 @@ impl Cast {
         writers: 3,
         padding: 400,
         resets: Resets::Never,
+        keeps_images: true,
     };
 }
 
@@ -82,8 +86,7 @@ pub(crate) struct Lab<G = Set> {
 impl<G: Ground> Lab<G> {
     fn new(ground: G, cast: Cast) -> Self {
         let mut shared = Shared::new(ground.sink(), cast.padding, cast.writers);
-        // A collection that comes anew, by others' writes, keeps none.
-        shared.keeps_images = cast.resets == Resets::Never;
+        shared.keeps_images = cast.keeps_images;
         let lab = Self {
             shared: Arc::new(shared),
             ground,

@@ -203,7 +203,9 @@ async fn snapshots_live_for_a_second() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn collections_and_the_database_go() {
-    survive("drop, rename, dropDatabase", 1, &[], Resets::Allowed, async |lab: &Lab| {
+    let Some(set) = Set::start(&[]).await else { return };
+    let cast = Cast { resets: Resets::Allowed, keeps_images: false, ..Cast::USUAL };
+    survive_on("drop, rename, dropDatabase", set, cast, async |lab: &Lab| {
         let db = &lab.ground.mongo.db;
         let end = Instant::now() + fault_time();
         while Instant::now() < end {

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::{
-    crowd::{Saw, is_found},
+    crowd::{Part, Saw, Wants},
     ground::Ground,
     lab::{Lab, Resets},
     support::oracle::{
@@ -26,6 +26,8 @@ pub(crate) struct Report {
     caught_up: usize,
     broken_off: usize,
     turned_away: usize,
+    /// How often one could not begin, since the store did not answer.
+    unanswered: usize,
     /// How many clients ask for a part, how often something left one's, and how many speak HTTP/2.
     narrowed: usize,
     by_two: usize,
@@ -48,9 +50,10 @@ pub(crate) async fn of<G: Ground>(lab: &Lab<G>, crowd: Vec<Saw>) -> Report {
     if G::KEEPS_TOGETHER {
         report.torn = torn(&journal);
     }
-    report.narrowed = crowd.iter().filter(|saw| saw.wants.narrows).count();
+    report.narrowed = crowd.iter().filter(|saw| saw.wants.part != Part::All).count();
     report.by_two = crowd.iter().filter(|saw| saw.wants.by_two).count();
-    let narrowed = journal.narrowed(is_found);
+    let narrowed = [Part::Final, Part::OfOne]
+        .map(|part| (part, journal.narrowed(|resource| part.finds(resource))));
     for (client, saw) in crowd.into_iter().enumerate() {
         let last = saw.transcripts.len() - 1;
         for (n, mut transcript) in saw.transcripts.into_iter().enumerate() {
@@ -60,8 +63,9 @@ pub(crate) async fn of<G: Ground>(lab: &Lab<G>, crowd: Vec<Saw>) -> Report {
                 }
             }
             let end = (n == last).then(|| journal.end());
-            let journal = if saw.wants.narrows { &narrowed } else { &journal };
-            report.add(client, journal, saw.wants.types, &transcript, end);
+            let part = narrowed.iter().find(|(part, _)| *part == saw.wants.part);
+            let journal = part.map_or(&journal, |(_, narrowed)| narrowed);
+            report.add(client, journal, saw.wants, &transcript, end);
         }
     }
     report
@@ -100,11 +104,16 @@ impl Report {
         &mut self,
         client: usize,
         journal: &Journal,
-        types: &[&str],
+        wants: Wants,
         transcript: &Transcript,
         end: Option<fhirtail::position::LogPosition>,
     ) {
-        let verdict = judge(journal, types, transcript, end);
+        let mut verdict = judge(journal, wants.types, transcript, end);
+        if wants.part == Part::OfOne {
+            // Whether its patient is there, the store alone knows.
+            self.unanswered += verdict.count(Kind::Unanswered);
+            verdict.faults.retain(|fault| fault.kind != Kind::Unanswered);
+        }
         self.events += verdict.events;
         self.connections += verdict.connections;
         self.resets += verdict.resets;
@@ -138,13 +147,13 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { clients, commits, events, connections, resets, caught_up, .. } = self;
-        let Self { broken_off, turned_away, narrowed, left, by_two, .. } = self;
+        let Self { broken_off, turned_away, narrowed, left, by_two, unanswered, .. } = self;
         let (missing, repeated) = (self.count(Kind::Missing), self.count(Kind::Repeated));
         let other = self.faults.len() - missing - repeated;
         write!(
             f,
             "clients {clients} ({narrowed} narrowed, {by_two} by HTTP/2), commits {commits}, events {events}, connections {connections}, \
-             turned away {turned_away}, broken off {broken_off}, caught up {caught_up}, resets {resets}, left {left}, missing {missing}, repeated {repeated}, \
+             turned away {turned_away}, unanswered {unanswered}, broken off {broken_off}, caught up {caught_up}, resets {resets}, left {left}, missing {missing}, repeated {repeated}, \
              otherwise wrong {other}"
         )
     }

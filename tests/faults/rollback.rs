@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::{
     ground::Set,
-    lab::{Lab, Resets, fault_time, survive},
+    lab::{Cast, Lab, Resets, fault_time, survive, survive_on},
     support::stream::EventStream,
 };
 
@@ -155,7 +155,9 @@ async fn a_write_is_rolled_back_by_a_step_down() {
 /// Who begins while a drop is there that nobody will ever have heard of gets all the same what
 /// was there.
 async fn whatever_was_dropped_alone(name: &str, comes_again: bool, time: Duration) {
-    survive(name, 1, &[], Resets::Never, async |lab: &Lab| {
+    let Some(set) = Set::start(&[]).await else { return };
+    let cast = Cast { keeps_images: false, ..Cast::USUAL };
+    survive_on(name, set, cast, async |lab: &Lab| {
         // No writer touches it: only a history can tell of it.
         let kept = doc! {"_id": "kept", "resourceType": "Observation", "id": "kept"};
         let observations = lab.ground.mongo.db.collection::<Document>("Observation");

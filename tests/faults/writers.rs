@@ -19,6 +19,8 @@ use crate::{
     },
 };
 
+/// Whose observations are written.
+pub(crate) const SUBJECTS: [&str; 2] = ["Patient/subject-0", "Patient/subject-1"];
 const KEYS: usize = 40;
 const PAUSE: Duration = Duration::from_millis(4);
 
@@ -30,7 +32,7 @@ pub(crate) enum Sink {
 
 enum Write {
     Put(Document),
-    /// A new text, and status, for a document that is there.
+    /// A new text, status and subject for a document that is there.
     Set(Document),
     Delete {
         ty: &'static str,
@@ -40,6 +42,10 @@ enum Write {
 
 pub(crate) async fn write(shared: Arc<Shared>, writer: u64) {
     let mut dice = Dice(writer);
+    if writer == 0 {
+        // Nobody may ask for a patient who is not there.
+        commit(&shared, vec![Write::Put(subject())]).await;
+    }
     // What is there.
     let mut documents = BTreeMap::new();
     while !shared.enough.load(SeqCst) {
@@ -54,8 +60,8 @@ pub(crate) async fn write(shared: Arc<Shared>, writer: u64) {
             writes.push(match (dice.roll(6), there) {
                 // A text that others in the transaction share tells which are together.
                 (0, Some(_)) if count == 1 => Write::Delete { ty, id },
-                (1 | 2, Some(document)) => Write::set(document, &stamp, status(&mut dice)),
-                _ => Write::Put(document(&shared, ty, &id, &stamp, status(&mut dice))),
+                (1 | 2, Some(document)) => Write::set(document, &stamp, place(&mut dice)),
+                _ => Write::Put(document(&shared, ty, &id, &stamp, place(&mut dice))),
             });
         }
         for write in commit(&shared, writes).await {
@@ -69,24 +75,33 @@ pub(crate) async fn write(shared: Arc<Shared>, writer: u64) {
     }
 }
 
-fn document(shared: &Shared, ty: &str, id: &str, stamp: &str, status: &str) -> Document {
+fn document(shared: &Shared, ty: &str, id: &str, stamp: &str, place: Document) -> Document {
     let padding = "x".repeat(shared.padding);
-    doc! {
-        "_id": id, "resourceType": ty, "id": id, "language": stamp, "status": status,
+    let mut document = doc! {
+        "_id": id, "resourceType": ty, "id": id, "language": stamp,
         "meta": {"lastUpdated": DateTime::now()}, "implicitRules": padding,
-    }
+    };
+    document.extend(place);
+    document
 }
 
 /// By this, some clients' streams hold an observation or do not.
-fn status(dice: &mut Dice) -> &'static str {
-    ["final", "preliminary"][dice.below(2)]
+fn place(dice: &mut Dice) -> Document {
+    let status = ["final", "preliminary"][dice.below(2)];
+    doc! {"status": status, "subject": {"reference": SUBJECTS[dice.below(2)]}}
+}
+
+/// Whom some clients ask for. No date tells that he is old, and none of the writers writes him again.
+fn subject() -> Document {
+    let id = SUBJECTS[0].trim_start_matches("Patient/");
+    doc! {"_id": id, "resourceType": "Patient", "id": id, "language": text(1)}
 }
 
 impl Write {
-    fn set(document: &Document, stamp: &str, status: &str) -> Self {
+    fn set(document: &Document, stamp: &str, place: Document) -> Self {
         let mut document = document.clone();
         document.insert("language", stamp);
-        document.insert("status", status);
+        document.extend(place);
         Self::Set(document)
     }
 
@@ -137,6 +152,9 @@ async fn commit(shared: &Shared, mut writes: Vec<Write>) -> Vec<Write> {
     }
 }
 
+/// What an update sets.
+const NEW: [&str; 3] = ["language", "status", "subject"];
+
 type Kept = Vec<(String, Option<Value>)>;
 
 async fn commit_to(client: &Client, db: &Database, writes: &[Write]) -> Result<Kept> {
@@ -149,8 +167,9 @@ async fn commit_to(client: &Client, db: &Database, writes: &[Write]) -> Result<K
         let this = doc! {"_id": id};
         match (write, document) {
             (Write::Set(_), Some(document)) => {
-                let text = |name| document.get_str(name).expect("a text");
-                let set = doc! {"$set": {"language": text("language"), "status": text("status")}};
+                let is_new = |(name, _): &(String, _)| NEW.contains(&name.as_str());
+                let new: Document = document.clone().into_iter().filter(is_new).collect();
+                let set = doc! {"$set": new};
                 let set = collection.update_one(this.clone(), set).session(&mut session).await?;
                 if set.matched_count == 0 {
                     // Its collection was dropped.
@@ -202,7 +221,11 @@ async fn post(shared: &Shared, http: &reqwest::Client, writes: &[Write]) -> Opti
     Some(writes.iter().zip(entries).map(kept).collect())
 }
 
-/// Writes a patient of this id, however long that takes.
+/// Writes an observation of this id, which every stream of observations holds, and a patient, as
+/// one, however long that takes.
 pub(crate) async fn last(shared: &Shared, id: &str) {
-    commit(shared, vec![Write::Put(document(shared, "Patient", id, &text(1), "final"))]).await;
+    let place = doc! {"status": "final", "subject": {"reference": SUBJECTS[0]}};
+    let text = text(2);
+    let write = |ty| Write::Put(document(shared, ty, id, &text, place.clone()));
+    commit(shared, vec![write("Observation"), write("Patient")]).await;
 }

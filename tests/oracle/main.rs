@@ -47,8 +47,11 @@ fn a_stream_that_fails_at_once_is_not_turned_away() {
     for allowed in [of("throttled", "too many"), of("transient", stopping)] {
         assert!(allowed.faults.is_empty() && allowed.turned_away == 1, "{allowed:?}");
     }
-    for failed in [of("exception", "a defect"), of("transient", "the store does not answer: x")] {
-        assert_eq!((failed.count(Kind::Untrue), failed.turned_away), (1, 0), "{failed:?}");
+    let unanswered = of("transient", "the store does not answer: x");
+    for (failed, kind) in
+        [(of("exception", "a defect"), Kind::Untrue), (unanswered, Kind::Unanswered)]
+    {
+        assert_eq!((failed.count(kind), failed.turned_away), (1, 0), "{failed:?}");
     }
 }
 

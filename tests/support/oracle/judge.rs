@@ -92,6 +92,17 @@ fn asks_to_come_again(outcome: &str) -> bool {
         || (said("code") == "transient" && said("diagnostics").ends_with("is stopping"))
 }
 
+/// What it is where that is all that is said.
+fn fails_by(outcome: &str) -> Kind {
+    let outcome: Value = serde_json::from_str(outcome).unwrap_or_default();
+    let issue = &outcome["issue"][0];
+    let why = issue["diagnostics"].as_str().unwrap_or_default();
+    match issue["code"] == "transient" && why.starts_with("the store does not answer") {
+        true => Kind::Unanswered,
+        false => Kind::Untrue,
+    }
+}
+
 /// Right behind a place.
 const fn behind(at: LogPosition) -> LogPosition {
     LogPosition { time: at.time, consumed: at.consumed + 1 }
@@ -167,7 +178,7 @@ impl<'j> Judge<'j> {
             // Why a stream ends: it changes nothing, and has no id.
             match begins {
                 true if asks_to_come_again(&event.data) => self.verdict.turned_away += 1,
-                true => self.fault(Kind::Untrue, format!("it fails at once: {}", event.data)),
+                true => self.fault(fails_by(&event.data), format!("it fails: {}", event.data)),
                 false => self.verdict.broken_off += 1,
             }
             return;

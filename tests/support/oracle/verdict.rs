@@ -9,6 +9,9 @@ pub enum Kind {
     Wrong,
     /// A control event, or the transcript itself, says what does not hold.
     Untrue,
+    /// A stream ends at once, since the store did not answer. That may be only where the server
+    /// has to ask it first.
+    Unanswered,
 }
 
 #[derive(Debug, Clone)]
