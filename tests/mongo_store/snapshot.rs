@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use fhirtail::store::{DocId, Scan, ScanKey, Store, StoreError, Window};
+use fhirtail::store::{
+    Along, Clue, DocId, Place, Scan, ScanKey, Sought, Store, StoreError, Window,
+};
 use mongodb::bson::{DateTime, Document, doc, oid::ObjectId};
 
 use crate::{
@@ -188,4 +190,26 @@ async fn what_has_no_snapshots_is_refused_for_good() {
     let part = Scan::of(ty("Patient"));
     let error = scan(&*snapshot, part).await.expect_err("refused");
     assert!(matches!(&error, StoreError::Failed(why) if why.contains("capped")), "{error:?}");
+}
+
+/// A drop, once it is written, is so for each instant: no reader may take that for a failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_dropped_since_is_read_as_empty() {
+    let Some(bench) = bench().await else { return };
+    bench.write(patient("a", 1)).await;
+    let snapshot = bench.snapshot().await;
+    bench.collection("Patient").drop().await.expect("dropped");
+    let sought = Place { path: vec!["gender"], values: vec![Sought::Text("other".into())] };
+    let of_gender = [Clue { places: vec![sought] }].into();
+    let by_time = ScanKey::Updated(0, DocId::Text("a".into()));
+    for asked in [
+        everything("Patient"),
+        Scan { clues: of_gender, ..everything("Patient") },
+        Scan { window: window(0, i64::MAX), ..everything("Patient") },
+        Scan { after: Some(by_time), ..everything("Patient") },
+        Scan { along: Along::Updated, ..everything("Patient") },
+    ] {
+        let found = scan(&*snapshot, asked.clone()).await.expect("a scan");
+        assert!(found.is_empty(), "{asked:?}");
+    }
 }

@@ -94,3 +94,28 @@ fn a_history_of_what_was_dropped_is_not_caught_up() {
         assert_eq!(hasty.count(Kind::Missing), 1, "{hasty:?}");
     }
 }
+
+/// Nor does it hold what was deleted between its instant and the drop.
+#[test]
+fn what_was_deleted_before_a_drop_is_missing_without_a_reset() {
+    let mut journal = Journal::default();
+    let value = json!({"resourceType": "Patient", "id": "1", "language": "w"});
+    let place = |time| LogPosition { time, consumed: 1 };
+    for (time, what) in [(1, What::Is(value)), (3, What::Gone)] {
+        let at = place(time);
+        journal.push(Commit { at, url: "Patient/1".into(), what, exact: true });
+    }
+    journal.sweep(place(9), "Patient");
+    let entry = json!({"request": {"method": "DELETE", "url": "Patient/1"}});
+    let bundle = json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry]});
+    let of = |rest: &[Seen]| {
+        let deleted = said("deleted", live(place(3)), bundle.to_string());
+        let seen = [&[Seen::Connected { from: None, written: 0 }, deleted], rest].concat();
+        verdict(&journal, &Transcript { seen })
+    };
+    let reset = said("reset", String::new(), "{}".into());
+    let told = of(&[reset, control("caught-up", place(9))]);
+    assert!(told.faults.is_empty(), "{:?}", told.faults);
+    let silent = of(&[control("caught-up", place(8))]);
+    assert_eq!(silent.count(Kind::Missing), 1, "{silent:?}");
+}

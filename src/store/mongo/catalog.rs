@@ -9,7 +9,7 @@ use mongodb::{
     error::Result,
 };
 
-use super::layout::Layout;
+use super::{errors, layout::Layout};
 use crate::fhir::ResourceType;
 
 /// What is known of a collection.
@@ -75,10 +75,14 @@ pub(crate) fn facts(entry: &Document) -> Facts {
     }
 }
 
-/// The indexes of a collection, those that are still built among them.
+/// The indexes of a collection, those that are still built among them; none of one that is gone.
 pub(crate) async fn indexes(db: &Database, collection: &str) -> Result<Vec<Document>> {
+    const NAMESPACE_NOT_FOUND: i32 = 26;
     let command = doc! {"listIndexes": collection, "cursor": {}};
-    db.run_cursor_command(command).await?.try_collect().await
+    match db.run_cursor_command(command).await {
+        Err(error) if errors::code(&error) == Some(NAMESPACE_NOT_FOUND) => Ok(Vec::new()),
+        listed => listed?.try_collect().await,
+    }
 }
 
 /// Whether a collection has a complete index by `meta.lastUpdated`, then `_id`.

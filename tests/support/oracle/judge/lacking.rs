@@ -67,10 +67,11 @@ impl Judge<'_> {
             if had == Some(now) || newer || !(is_there || held) {
                 continue;
             }
-            // A read as of an instant finds nothing of a collection that was dropped since. The
-            // client is told so by the reset that the drop asks for.
-            let is_drop = |index: &&usize| matches!(journal.get(**index).what, What::Swept(None));
-            if commits.iter().filter(|index| **index > now).any(|index| is_drop(&index)) {
+            // A read as of an instant finds nothing of a collection that was dropped since, be the
+            // resource still there by then or not. The client is told so by the reset that the drop
+            // asks for.
+            let ty = url.split_once('/').map_or("", |(ty, _)| ty);
+            if had.is_none() && journal.sweeps(journal.get(now).at, &[ty]) {
                 self.dropped.push(now);
                 continue;
             }
