@@ -272,6 +272,8 @@ pub async fn recent_is_honoured_and_reaches_back(under_test: &StoreUnderTest) {
 /// However long nobody has written.
 pub async fn recent_is_never_past_the_end(under_test: &StoreUnderTest) {
     let store = &under_test.store;
+    let none = store.recent(Duration::ZERO).await.expect("a position");
+    assert!(none <= store.head().await.expect("a head"), "{none:?}");
     some_history(store).await;
     let head = store.head().await.expect("a head");
     // Until what was written last is older than nothing at all.

@@ -64,7 +64,7 @@ impl Wants {
             3 if may_narrow => (&TYPES[..1], Part::OfOne),
             _ => (&TYPES, Part::All),
         };
-        Self { types, part, by_two: seed % 3 == 1 }
+        Self { types, part, by_two: seed / 4 % 3 == 1 }
     }
 
     fn path(self) -> String {

@@ -211,6 +211,7 @@ pub(crate) async fn survive_on<G: Ground>(
 async fn run<G: Ground>(name: &str, ground: G, cast: Cast, fault: impl AsyncFnOnce(&Lab<G>)) {
     let lab = Lab::new(ground, cast);
     let shared = &lab.shared;
+    writers::first(shared).await;
     let write = |n| tokio::spawn(writers::write(shared.clone(), n));
     let writers: Vec<_> = (0..cast.writers).map(write).collect();
     until("the writers write", 30, || shared.acknowledged() > 150).await;

@@ -42,10 +42,6 @@ enum Write {
 
 pub(crate) async fn write(shared: Arc<Shared>, writer: u64) {
     let mut dice = Dice(writer);
-    if writer == 0 {
-        // Nobody may ask for a patient who is not there.
-        commit(&shared, vec![Write::Put(subject())]).await;
-    }
     // What is there.
     let mut documents = BTreeMap::new();
     while !shared.enough.load(SeqCst) {
@@ -219,6 +215,11 @@ async fn post(shared: &Shared, http: &reqwest::Client, writes: &[Write]) -> Opti
     let kept =
         |(write, entry): (&Write, &Value)| (write.outcome().0, entry.get("resource").cloned());
     Some(writes.iter().zip(entries).map(kept).collect())
+}
+
+/// Writes the patient for whom some clients ask: nobody may do so while he is not there.
+pub(crate) async fn first(shared: &Shared) {
+    commit(shared, vec![Write::Put(subject())]).await;
 }
 
 /// Writes an observation of this id, which every stream of observations holds, and a patient, as

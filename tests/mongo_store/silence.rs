@@ -7,10 +7,15 @@ use fhirtail::store::{
     Store, StoreError,
     mongo::{MongoOptions, MongoStore},
 };
-use mongodb::bson::doc;
+use mongodb::bson::{Timestamp, doc};
+use tokio::time::timeout;
 
 use crate::{
-    support::{App, mongod, proxy::Proxy, stream::EventStream},
+    support::{
+        App, mongod,
+        proxy::Proxy,
+        stream::{EventStream, PATIENCE},
+    },
     tools::{Bench, bench, everything, patient, put, read_to},
 };
 
@@ -110,18 +115,22 @@ async fn a_silent_log_is_opened_where_all_has_been_read() {
     let end = bench.head().await;
     read_to(&mut *reader, end).await;
     proxy.forget();
-    loop {
-        let batch = reader.next().await.expect("a log that goes on");
-        assert!(batch.changes.is_empty(), "{:?}", batch.changes);
-        let begins = mongod::change_streams(&bench.client, bench.db.name()).await;
-        if begins
-            .iter()
-            .any(|begin| u64::from(begin.time) << 32 | u64::from(begin.increment) >= end.time)
-        {
-            break;
+    let opened_at_the_end = async {
+        loop {
+            let batch = reader.next().await.expect("a log that goes on");
+            assert!(batch.changes.is_empty(), "{:?}", batch.changes);
+            let begins = mongod::change_streams(&bench.client, bench.db.name()).await;
+            if begins.iter().any(|begin| cluster_time(*begin) >= end.time) {
+                return;
+            }
         }
-    }
+    };
+    timeout(PATIENCE, opened_at_the_end).await.expect("a stream from where all was read");
     bench.write(patient("a", 2)).await;
     let (changes, _) = read_to(&mut *reader, bench.head().await).await;
     assert_eq!(changes.len(), 1, "{changes:?}");
+}
+
+fn cluster_time(time: Timestamp) -> u64 {
+    u64::from(time.time) << 32 | u64::from(time.increment)
 }

@@ -10,10 +10,13 @@ mod planted;
 mod support;
 mod updated;
 
-use fhirtail::position::LogPosition;
+use fhirtail::{
+    client::sse::{Event, Item},
+    position::LogPosition,
+};
 use serde_json::json;
 
-use honest::{TYPES, honest, said, verdict};
+use honest::{TYPES, control, honest, said, verdict};
 use support::oracle::{
     journal::{Commit, Journal, What},
     judge::judge,
@@ -34,23 +37,28 @@ fn an_honest_server_is_found_honest() {
 /// Only a server without a place for it, or one that stops, may turn a client away at once.
 #[test]
 fn a_stream_that_fails_at_once_is_not_turned_away() {
-    let of = |code: &str, text: &str| {
+    let connected = |from| Seen::Connected { from, written: 0 };
+    let fails = |code: &str, text: &str| {
         let issue = json!([{"severity": "error", "code": code, "diagnostics": text}]);
         let outcome = json!({"resourceType": "OperationOutcome", "issue": issue}).to_string();
-        let seen = vec![
-            Seen::Connected { from: None, written: 0 },
-            said("OperationOutcome", String::new(), outcome),
-        ];
-        judge(&Journal::default(), &TYPES, &Transcript { seen }, None)
+        said("OperationOutcome", String::new(), outcome)
     };
+    let judged = |seen| judge(&Journal::default(), &TYPES, &Transcript { seen }, None);
+    let of = |code: &str, text: &str| judged(vec![connected(None), fails(code, text)]);
     let stopping = "the store does not answer: this server is stopping";
     for allowed in [of("throttled", "too many"), of("transient", stopping)] {
         assert!(allowed.faults.is_empty() && allowed.turned_away == 1, "{allowed:?}");
     }
-    let unanswered = of("transient", "the store does not answer: x");
-    for (failed, kind) in
-        [(of("exception", "a defect"), Kind::Untrue), (unanswered, Kind::Unanswered)]
-    {
+    let away = "the store does not answer: x";
+    let caught_up = control("caught-up", LogPosition { time: 1, consumed: 1 });
+    let Seen::Said(Item::Event(Event { id, .. })) = &caught_up else { panic!("an event") };
+    let again = connected(Some(id.clone()));
+    let resumed = judged(vec![connected(None), caught_up, again, fails("transient", away)]);
+    for (failed, kind) in [
+        (of("exception", "a defect"), Kind::Untrue),
+        (of("transient", away), Kind::Unanswered),
+        (resumed, Kind::Untrue),
+    ] {
         assert_eq!((failed.count(kind), failed.turned_away), (1, 0), "{failed:?}");
     }
 }

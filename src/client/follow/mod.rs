@@ -37,7 +37,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// A broken connection is taken up again where it broke. With --state that holds for the process
 /// too: the position is saved only after the line is written, so that no line is ever missing;
 /// after a crash some may come twice. Append to a file with '>>': '>' would empty it at each
-/// start. A line that a crash tore is cut off the file first.
+/// start. A line that a kill tore is cut off the file first.
 ///
 /// Ends with status 0 on SIGINT and SIGTERM, when stdout is closed, when the server says that
 /// nothing more will come (204), and with --until-caught-up; with status 1 when the server

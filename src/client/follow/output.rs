@@ -16,33 +16,36 @@ enum Ending {
     Whole,
     /// In a line that lacks its newline: JSON to its end, or none from the start.
     Open,
-    /// In a beginning of JSON, from here on: of no use to anybody, and it comes again.
+    /// In the beginning of an object, from here on: of no use to anybody, and it comes again.
     Torn(u64),
 }
 
 /// What a shell does with '>' at each start.
-const EMPTIED: &str = "the output is empty, but the state goes on behind earlier lines: they are not in it ('>' empties a file, '>>' appends)";
+const EMPTIED: &str = "the output is empty, and the state goes on: earlier lines, if there were any, are not in it ('>' empties a file, '>>' appends)";
 
 /// Has the next line begin behind everything that is there, as a line of its own. What is done for
 /// that is said; and that earlier lines are gone, where the state goes on behind some.
 pub(super) fn prepare(out: &mut File, goes_on: bool) -> io::Result<()> {
     let file = out.metadata()?;
-    match file.len() {
-        _ if !file.is_file() => Ok(()),
-        0 if goes_on => {
-            note(EMPTIED);
-            Ok(())
-        }
-        length => end_last_line(out, length),
+    if !file.is_file() {
+        return Ok(());
     }
+    // For as long as this process lives. What another writes at the moment only looks torn.
+    let is_ours = out.try_lock().is_ok();
+    match file.len() {
+        0 if goes_on => note(EMPTIED),
+        0 => {}
+        length => end_last_line(out, length, is_ours)?,
+    }
+    Ok(())
 }
 
-fn end_last_line(out: &mut File, length: u64) -> io::Result<()> {
+fn end_last_line(out: &mut File, length: u64, is_ours: bool) -> io::Result<()> {
     let ending = reader(out).and_then(|mut file| ending(&mut file, length));
     out.seek(SeekFrom::End(0))?;
     match ending {
         Ok(Ending::Whole) => return Ok(()),
-        Ok(Ending::Torn(start)) if cut(out, length, start).is_ok() => {
+        Ok(Ending::Torn(start)) if is_ours && cut(out, length, start).is_ok() => {
             note("the output ended in a torn line, which is cut off");
             return Ok(());
         }
@@ -87,6 +90,12 @@ fn ending(file: &mut File, length: u64) -> io::Result<Ending> {
     let start = last_line(file, length)?;
     if start == length {
         return Ok(Ending::Whole);
+    }
+    let mut first = [0];
+    file.seek(SeekFrom::Start(start))?;
+    file.read_exact(&mut first)?;
+    if first != *b"{" {
+        return Ok(Ending::Open);
     }
     // To the parser, a number that breaks off is wrong; with a digit more it is unfinished too.
     for more in ["", "0"] {
@@ -155,13 +164,24 @@ mod tests {
             assert_eq!(gone_on(&format!("{{\"n\":1}}\n{torn}")), "{\"n\":1}\n{}\n");
             assert_eq!(gone_on(torn), "{}\n");
         }
-        for open in [line, "{\"n\":1}", "{\"n\":1}\n{\"n\":2}", "a: \"text", "\n# somebody's notes"]
+        for open in
+            [line, "{\"n\":1}", "{\"n\":1}\n{\"n\":2}", "a: \"text", "[12", "\n# somebody's notes"]
         {
             assert_eq!(gone_on(open), format!("{open}\n{{}}\n"));
         }
         for whole in ["", "\n", "{\"n\":1}\n", "a text\n"] {
             assert_eq!(gone_on(whole), format!("{whole}{{}}\n"));
         }
+    }
+
+    #[test]
+    fn who_comes_second_cuts_nothing() {
+        let (_folder, path, mut out) = appending("");
+        prepare(&mut out, false).expect("prepared");
+        out.write_all(b"{\"n\":").expect("written");
+        let mut second = File::options().append(true).open(&path).expect("a file");
+        prepare(&mut second, true).expect("prepared");
+        assert_eq!(fs::read_to_string(path).expect("text"), "{\"n\":\n");
     }
 
     #[test]

@@ -144,10 +144,11 @@ fn before_image(json: &[u8]) -> Before {
 }
 
 /// The number of the first change that was committed at or after an instant; the last one's if
-/// there is none. Where the clock once went back, it is near that.
+/// there is none, and 0 of an empty log. Where the clock once went back, it is near that.
 pub(super) fn first_since(txn: &ReadTransaction, since_ms: i64) -> Result<u64, Fault> {
     let log = txn.open_table(tables::LOG)?;
-    let (mut low, mut high) = log_span(&log)?;
+    let (mut low, last) = log_span(&log)?;
+    let mut high = last;
     while low < high {
         let middle = low + (high - low) / 2;
         let committed_ms = log.get(middle)?.map_or(i64::MIN, |row| row.value().0);
@@ -157,5 +158,5 @@ pub(super) fn first_since(txn: &ReadTransaction, since_ms: i64) -> Result<u64, F
             high = middle;
         }
     }
-    Ok(low)
+    Ok(low.min(last))
 }

@@ -6,6 +6,7 @@
 
 use std::{
     cell::Cell,
+    fmt::Display,
     io,
     panic::{self, AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -117,14 +118,18 @@ impl DataFile {
     }
 
     /// The one write transaction. Whoever fails with it calls [`DataFile::reopen`].
+    ///
+    /// # Errors
+    /// The disk fails, or has failed a moment ago: the file may have been opened again while this
+    /// waited for it, and a second failure so soon would take it from those who read.
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        self.with(|db| db.begin_write().map_err(fault))?
+        self.with(|db| self.may_write().and_then(|()| db.begin_write().map_err(fault)))?
     }
 
     /// Opens the file again if reading it has met a disk that fails.
     pub(super) fn heed(&self, error: &Fault) {
         if matches!(error, Fault::Io(_) | Fault::PreviousIo) {
-            self.reopen();
+            self.reopen(error);
         }
     }
 
@@ -151,12 +156,12 @@ impl DataFile {
     /// Gives the database back after the disk has failed, and tries to open it again. Transactions of
     /// before end with it. A pause begins; who has met the same failure, and comes within it, finds
     /// that done.
-    pub(super) fn reopen(&self) {
+    pub(super) fn reopen(&self, why: &dyn Display) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if matches!(*state, State::Open(_)) && self.pause().left(Instant::now()).is_none() {
             *state = State::Failed;
             let began = Instant::now();
-            tracing::warn!("the embedded store's disk has failed: its file is opened again");
+            tracing::warn!(%why, "the embedded store's disk has failed: its file is opened again");
             if let Err(error) = self.recover(&mut state) {
                 tracing::error!(%error, "the embedded store stays closed until its disk answers");
             }

@@ -48,7 +48,7 @@ fn another_file_is_never_taken_for_the_one_that_was() {
         std::fs::rename(&path, &aside).unwrap();
         damage(&path);
         let put = std::fs::read(&path).ok();
-        file.reopen();
+        file.reopen(&"a test");
         for _ in 0..2 {
             later(&file);
             let read = read_mark(&file);
@@ -78,7 +78,7 @@ fn after_a_failure_the_file_is_left_alone_for_a_while() {
     let file = open(directory.path());
     mark(&file);
     file.may_write().expect("nothing has failed");
-    file.reopen();
+    file.reopen(&"a test");
     let refused = file.may_write();
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
     assert_eq!(read_mark(&file).expect("reads go on"), MARK);
@@ -86,7 +86,7 @@ fn after_a_failure_the_file_is_left_alone_for_a_while() {
     file.may_write().expect("the disk works");
 
     std::fs::rename(&path, &aside).unwrap();
-    file.reopen();
+    file.reopen(&"a test");
     std::fs::rename(&aside, &path).unwrap();
     read_mark(&file).expect_err("it is left alone, whoever asks");
     later(&file);
@@ -116,11 +116,11 @@ fn a_write_that_can_not_begin_opens_the_file_once() {
     let (path, aside) = (directory.path().join(FILE_NAME), directory.path().join("aside"));
     let file = open(directory.path());
     std::fs::rename(&path, &aside).unwrap();
-    file.reopen();
+    file.reopen(&"a test");
     later(&file);
     assert!(file.begin_write().is_err(), "it is not there");
     let left = file.pause().left(Instant::now());
-    file.reopen();
+    file.reopen(&"a test");
     assert!(file.pause().left(Instant::now()) <= left, "it has been tried a second time");
 }
 
@@ -134,7 +134,9 @@ fn who_meets_the_same_failure_opens_the_file_once() {
     let left = file.pause().left(Instant::now());
     assert!(left.is_some(), "the file was opened again");
     file.heed(&Fault::PreviousIo);
-    file.reopen();
+    file.reopen(&"a test");
     assert!(file.pause().left(Instant::now()) <= left, "it was opened a second time");
+    // Who has waited for the file to write would be the next to fail.
+    file.begin_write().expect_err("it is left alone");
     assert_eq!(read_mark(&file).expect("the disk works"), MARK);
 }

@@ -99,7 +99,7 @@ impl Writer {
 
     fn fail_group(&self, waiting: Vec<oneshot::Sender<Outcome>>, error: &StoreError) {
         tracing::error!(%error, commits = waiting.len(), "a group of commits failed");
-        self.file.reopen();
+        self.file.reopen(error);
         for answer in waiting {
             let _ = answer.send(Err(error.clone().into()));
         }

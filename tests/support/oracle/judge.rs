@@ -92,15 +92,12 @@ fn asks_to_come_again(outcome: &str) -> bool {
         || (said("code") == "transient" && said("diagnostics").ends_with("is stopping"))
 }
 
-/// What it is where that is all that is said.
-fn fails_by(outcome: &str) -> Kind {
+/// Whether an OperationOutcome says that the store did not answer.
+fn is_unanswered(outcome: &str) -> bool {
     let outcome: Value = serde_json::from_str(outcome).unwrap_or_default();
     let issue = &outcome["issue"][0];
     let why = issue["diagnostics"].as_str().unwrap_or_default();
-    match issue["code"] == "transient" && why.starts_with("the store does not answer") {
-        true => Kind::Unanswered,
-        false => Kind::Untrue,
-    }
+    issue["code"] == "transient" && why.starts_with("the store does not answer")
 }
 
 /// Right behind a place.
@@ -178,7 +175,7 @@ impl<'j> Judge<'j> {
             // Why a stream ends: it changes nothing, and has no id.
             match begins {
                 true if asks_to_come_again(&event.data) => self.verdict.turned_away += 1,
-                true => self.fault(fails_by(&event.data), format!("it fails: {}", event.data)),
+                true => self.fails_at_once(&event.data),
                 false => self.verdict.broken_off += 1,
             }
             return;
@@ -214,6 +211,16 @@ impl<'j> Judge<'j> {
         if place.scans {
             self.reads_on(&event.id, place);
         }
+    }
+
+    /// All that is said is why there is no stream. Of one that goes on the store is asked nothing
+    /// before it begins.
+    fn fails_at_once(&mut self, outcome: &str) {
+        let kind = match self.last_id.is_none() && is_unanswered(outcome) {
+            true => Kind::Unanswered,
+            false => Kind::Untrue,
+        };
+        self.fault(kind, format!("it fails: {outcome}"));
     }
 
     /// A snapshot has been read up to here. What is replayed leaves that as it is.

@@ -9,8 +9,8 @@ pub enum Kind {
     Wrong,
     /// A control event, or the transcript itself, says what does not hold.
     Untrue,
-    /// A stream ends at once, since the store did not answer. That may be only where the server
-    /// has to ask it first.
+    /// A stream that begins ends at once, since the store did not answer. That may be only where the
+    /// server has to ask it first.
     Unanswered,
 }
 
