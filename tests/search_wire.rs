@@ -161,14 +161,8 @@ async fn mongodb_sorts() {
 
 /// How many cursors on a database are open.
 async fn cursors(client: &mongodb::Client, database: &str) -> usize {
-    use futures_util::TryStreamExt;
-    use mongodb::bson::doc;
-    let admin = client.database("admin");
-    let open = admin.aggregate([
-        doc! {"$currentOp": {"idleCursors": true, "allUsers": true}},
-        doc! {"$match": {"ns": format!("{database}.Patient"), "cursor": {"$exists": true}}},
-    ]);
-    open.await.expect("operations").try_collect::<Vec<_>>().await.expect("operations").len()
+    let namespace = format!("{database}.Patient");
+    support::mongod::cursors(client, mongodb::bson::doc! {"ns": namespace}).await.len()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use fhirtail::store::{
 use mongodb::bson::{DateTime, Document, doc, oid::ObjectId};
 
 use crate::{
-    support::mongod::ReplicaSet,
+    support::mongod::{self, ReplicaSet},
     tools::{Bench, bench, bench_on, delete, everything, patient, scan, texts, ty},
 };
 
@@ -137,17 +137,7 @@ async fn a_dropped_receiver_ends_the_scan_and_its_cursor() {
 
 async fn open_cursors(bench: &Bench) -> usize {
     let namespace = format!("{}.Patient", bench.db.name());
-    let admin = bench.client.database("admin");
-    let operations = admin.aggregate([
-        doc! {"$currentOp": {"idleCursors": true, "allUsers": true}},
-        doc! {"$match": {"ns": namespace, "cursor": {"$exists": true}}},
-    ]);
-    let mut found = operations.await.expect("current operations");
-    let mut count = 0;
-    while found.advance().await.expect("an operation") {
-        count += 1;
-    }
-    count
+    mongod::cursors(&bench.client, doc! {"ns": namespace}).await.len()
 }
 
 #[tokio::test]

@@ -326,24 +326,31 @@ impl Standalone {
     }
 }
 
-/// The change streams that are open on a database: from which time on each was asked for.
-pub async fn change_streams(client: &Client, database: &str) -> Vec<Timestamp> {
-    let cursors = [
+/// The server's open cursors of which this holds: the command that opened each.
+pub async fn cursors(client: &Client, filter: Document) -> Vec<Document> {
+    let stages = [
         doc! {"$currentOp": {"allUsers": true, "idleCursors": true}},
-        doc! {"$match": {
-            "cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": true},
-            "cursor.originatingCommand.$db": database,
-        }},
+        doc! {"$match": {"cursor": {"$exists": true}, "$and": [filter]}},
         // One that begins or ends to work meanwhile may be listed at rest and at work.
         doc! {"$group": {
-            "_id": "$cursor.cursorId", "stages": {"$first": "$cursor.originatingCommand.pipeline"},
+            "_id": "$cursor.cursorId", "command": {"$first": "$cursor.originatingCommand"},
         }},
+        doc! {"$replaceWith": {"$ifNull": ["$command", {}]}},
     ];
-    let found = client.database("admin").aggregate(cursors).await.expect("cursors");
-    let found: Vec<Document> = found.try_collect().await.expect("cursors");
-    let begins = |cursor: &Document| {
-        let stage = cursor.get_array("stages").ok()?.first()?.as_document()?;
+    let found = client.database("admin").aggregate(stages).await.expect("cursors");
+    found.try_collect().await.expect("cursors")
+}
+
+/// The change streams that are open on a database: from which time on each was asked for.
+pub async fn change_streams(client: &Client, database: &str) -> Vec<Timestamp> {
+    let filter = doc! {
+        "cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": true},
+        "cursor.originatingCommand.$db": database,
+    };
+    let begins = |command: &Document| {
+        let stage = command.get_array("pipeline").ok()?.first()?.as_document()?;
         stage.get_document("$changeStream").ok()?.get_timestamp("startAtOperationTime").ok()
     };
-    found.iter().map(|cursor| begins(cursor).expect("where it begins")).collect()
+    let found = cursors(client, filter).await;
+    found.iter().map(|command| begins(command).expect("where it begins")).collect()
 }
