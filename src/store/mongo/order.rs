@@ -140,12 +140,35 @@ pub(super) struct Within {
 }
 
 impl Within {
-    /// All that a scan has before it; the key that it goes on after may be in.
-    pub(super) fn rest_of(scan: &Scan) -> Self {
-        let key = scan.after.as_ref().map(index_key);
-        match scan.along.is_down() {
-            true => Self { from: None, to: key },
-            false => Self { from: key, to: None },
+    /// All that a scan has before it; the key that it goes on after may be in. `None`: nothing.
+    ///
+    /// Whoever names one end of an index is held by nothing at the other: a filter does not bound
+    /// what is then read.
+    pub(super) fn rest_of(order: Order, scan: &Scan) -> Option<Self> {
+        let mut within = match order {
+            Order::Updated | Order::Time => Self::window(scan.window),
+            Order::Id | Order::UpdatedSorted | Order::TimeSorted => Self::default(),
+        };
+        if let Some(key) = &scan.after {
+            within.set_begin(scan.along.is_down(), index_key(key));
+        }
+        let ms =
+            |key: &Option<Document>| key.as_ref()?.get_datetime("meta.lastUpdated").ok().copied();
+        let is_empty = ms(&within.from).zip(ms(&within.to)).is_some_and(|(from, to)| from >= to);
+        (!is_empty).then_some(within)
+    }
+
+    /// A window, and in it nothing but dates.
+    fn window(window: Window) -> Self {
+        let key = |ms, id| doc! {"meta.lastUpdated": DateTime::from_millis(ms), "_id": id};
+        if window.is_open() {
+            return Self::default();
+        }
+        let first = || key(i64::MIN, Bson::MinKey);
+        let last = || key(i64::MAX, Bson::MaxKey);
+        Self {
+            from: Some(window.after_ms.map_or_else(first, |ms| key(ms, Bson::MaxKey))),
+            to: Some(window.before_ms.map_or_else(last, |ms| key(ms, Bson::MinKey))),
         }
     }
 
@@ -159,9 +182,13 @@ impl Within {
         *if down { &mut self.to } else { &mut self.from } = Some(key);
     }
 
-    /// Sets where it ends.
-    pub(super) fn set_end(&mut self, down: bool, key: Option<Document>) {
-        *if down { &mut self.from } else { &mut self.to } = key;
+    /// The same up to another end, if there is one.
+    pub(super) fn until(&self, down: bool, end: Option<&Document>) -> Self {
+        let mut part = self.clone();
+        if let Some(key) = end {
+            *if down { &mut part.from } else { &mut part.to } = Some(key.clone());
+        }
+        part
     }
 }
 

@@ -88,7 +88,7 @@ async fn fetch(
     let order = shared.found(order).await?;
     let size = shared.answered(async { Ok(reply_size(shared, scan).await) }).await?;
     let answers = Answers { shared, at_once: !order.searches(&route) };
-    let mut within = Within::rest_of(scan);
+    let Some(mut rest) = Within::rest_of(order, scan) else { return Ok(()) };
     // Where the server looks for what fits, it is asked stretch by stretch: it would else say
     // nothing until it finds something, and an expired snapshot would take all back.
     let filtered = !scan.window.is_open() || !route.filter.is_empty();
@@ -97,12 +97,12 @@ async fn fetch(
     loop {
         let next = match by_stretches {
             true => {
-                let stretch = stretch(shared, scan, within.begin(down), &mut session);
+                let stretch = stretch(shared, scan, rest.begin(down), &mut session);
                 answers.wait(stretch).await?
             }
             false => None,
         };
-        within.set_end(down, next.as_ref().map(|stretch| stretch.next.clone()));
+        let within = rest.until(down, next.as_ref().map(|stretch| &stretch.next));
         let cursor = order.open(shared, scan, &route, &within, size, &mut session);
         let cursor = answers.wait(cursor).await?;
         let passed = pass_on(answers, cursor, order, &mut session, out).await?;
@@ -118,7 +118,7 @@ async fn fetch(
         {
             return Ok(());
         }
-        within.set_begin(down, next);
+        rest.set_begin(down, next);
     }
 }
 

@@ -10,7 +10,7 @@ use fhirtail::{
     history::History,
     plan::{Grant, Plan, Scope},
     search::Context,
-    store::{Along, DocId, Scan, Window},
+    store::{Along, DocId, Scan, ScanKey, Window},
     type_filter::TypeFilters,
 };
 use mongodb::bson::{Bson, DateTime, Document, doc};
@@ -18,7 +18,7 @@ use mongodb::bson::{Bson, DateTime, Document, doc};
 use super::{agrees, found, index, search};
 use crate::{
     support::mongod::ReplicaSet,
-    tools::{Bench, bench, bench_on, ty},
+    tools::{Bench, bench, bench_on, scan, ty},
 };
 
 /// What the server has looked at since it writes that down: keys of indexes, documents.
@@ -112,6 +112,18 @@ async fn along_an_index_the_collection_is_not_read() {
     assert_eq!((ids.len(), &ids[0]), (ALL / 2 + 1, &DocId::Text("o000000a".into())));
 }
 
+/// What comes of something, and how many documents the server reads for it.
+async fn profiled<T>(bench: &Bench, doing: impl Future<Output = T>) -> (T, i64) {
+    let profile = doc! {"create": "system.profile", "capped": true, "size": 64 << 20};
+    bench.db.run_command(profile).await.expect("room for the profile");
+    bench.db.run_command(doc! {"profile": 2}).await.expect("a profile");
+    let done = doing.await;
+    bench.db.run_command(doc! {"profile": 0}).await.expect("no profile");
+    let (_, documents) = looked_at(bench, "Observation").await;
+    bench.db.collection::<Document>("system.profile").drop().await.expect("dropped");
+    (done, documents)
+}
+
 /// How many resources a history of a search brings, and how many documents are read for them.
 async fn exported(bench: &Bench, filter: &str, window: Window) -> (usize, i64) {
     let (filters, _) =
@@ -119,20 +131,17 @@ async fn exported(bench: &Bench, filter: &str, window: Window) -> (usize, i64) {
     let types = [ty("Observation")];
     let plan = Plan::new(Scope::System, Some(&types), window, false, Grant::Everything);
     let plan = Arc::new(Plan { filters: Arc::new(filters), ..plan });
-    let profile = doc! {"create": "system.profile", "capped": true, "size": 64 << 20};
-    bench.db.run_command(profile).await.expect("room for the profile");
-    bench.db.run_command(doc! {"profile": 2}).await.expect("a profile");
     let mut history = History::new(Arc::clone(&plan), bench.snapshot().await, None);
-    let mut found = 0;
-    while history.fetch().await.expect("resources") {
-        let part = history.take(usize::MAX).expect("a part");
-        let lines = part.range.map(|index| part.batch.line(index));
-        found += lines.filter(|line| plan.filters.find(types[0], line)).count();
-    }
-    bench.db.run_command(doc! {"profile": 0}).await.expect("no profile");
-    let (_, documents) = looked_at(bench, "Observation").await;
-    bench.db.collection::<Document>("system.profile").drop().await.expect("dropped");
-    (found, documents)
+    let count = async {
+        let mut found = 0;
+        while history.fetch().await.expect("resources") {
+            let part = history.take(usize::MAX).expect("a part");
+            let lines = part.range.map(|index| part.batch.line(index));
+            found += lines.filter(|line| plan.filters.find(types[0], line)).count();
+        }
+        found
+    };
+    profiled(bench, count).await
 }
 
 /// The history of a stream's one search of a type goes the way that a search goes.
@@ -158,6 +167,41 @@ async fn an_export_of_a_search_goes_along_an_index() {
     assert_eq!(exported(&bench, &format!("{one}&status=amended"), all).await, (30, 30));
     assert_eq!(exported(&bench, one, late).await.0, 15);
     assert_eq!(exported(&bench, two, all).await, (60, ALL as i64), "of two each is asked");
+}
+
+/// What lies beyond a window is not walked through, wherever in it a scan begins.
+#[tokio::test]
+async fn a_window_has_two_ends() {
+    let Some(bench) = bench().await else { return };
+    let at = |n: i64| DateTime::from_millis(n * 1_000);
+    let document = |n: i64| match n {
+        0..3_000 => doc! {"_id": format!("o{n:06}"), "meta": {"lastUpdated": at(n)}},
+        _ => doc! {"_id": format!("o{n:06}")},
+    };
+    let collection = bench.collection("Observation");
+    collection.insert_many((0..3_100).map(document)).await.expect("inserted");
+    index(&collection, doc! {"meta.lastUpdated": 1, "_id": 1}).await;
+    let snapshot = bench.snapshot().await;
+    let key = |n: i64| Some(ScanKey::Updated(n * 1_000, DocId::Text(format!("o{n:06}").into())));
+    let bounds = |after: Option<i64>, before: Option<i64>| Window {
+        after_ms: after.map(|n| n * 1_000),
+        before_ms: before.map(|n| n * 1_000),
+    };
+    for (window, after, found) in [
+        (bounds(None, Some(1_500)), key(1_400), 99),
+        (bounds(Some(1_300), Some(1_500)), key(1_400), 99),
+        (bounds(Some(1_300), Some(1_500)), None, 199),
+        (bounds(None, Some(100)), None, 100),
+        (bounds(Some(2_900), None), None, 99),
+        (bounds(Some(1_500), Some(1_500)), None, 0),
+        (bounds(Some(1_500), Some(1_400)), None, 0),
+        (bounds(None, Some(1_500)), key(1_500), 0),
+    ] {
+        let part = Scan { window, after, ..Scan::of(ty("Observation")) };
+        let (all, read) = profiled(&bench, scan(&*snapshot, part.clone())).await;
+        assert_eq!(all.expect("a scan").len(), found, "{part:?}");
+        assert!(read <= found as i64 + 2, "{part:?}: {read} documents were read");
+    }
 }
 
 #[tokio::test]
