@@ -112,7 +112,7 @@ fn unindexed(name: &str, indexes: &[Document]) -> Vec<(&'static str, String)> {
         let Some((name, path)) = places.iter().find(|(name, _)| *name == wanted) else { continue };
         let path = path.join(".");
         let is_known = missing.iter().any(|(_, known)| *known == path);
-        if !is_known && catalog::index_of(indexes, &path).is_none() {
+        if !is_known && catalog::indexes_of(indexes, &path).is_empty() {
             missing.push((name, path));
         }
     }

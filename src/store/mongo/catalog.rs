@@ -7,6 +7,7 @@ use mongodb::{
     Database,
     bson::{Bson, Document, doc},
     error::Result,
+    options::Hint,
 };
 
 use super::{errors, layout::Layout};
@@ -75,6 +76,38 @@ pub(crate) fn facts(entry: &Document) -> Facts {
     }
 }
 
+/// What the server knows an index by.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Index {
+    /// That of `_id`: no other has its keys, whatever it is named.
+    Key,
+    /// Another. There may be several of the same keys.
+    Named(String),
+}
+
+impl Index {
+    /// An index of a listing.
+    pub(super) fn of(listed: &Document) -> Option<Self> {
+        listed.get_str("name").ok().map(|name| Self::Named(name.into()))
+    }
+
+    /// As the driver wants it.
+    pub(super) fn hint(&self) -> Hint {
+        match self {
+            Self::Key => Hint::Keys(doc! {"_id": 1}),
+            Self::Named(name) => Hint::Name(name.clone()),
+        }
+    }
+
+    /// As a command wants it.
+    pub(super) fn bson(&self) -> Bson {
+        match self {
+            Self::Key => doc! {"_id": 1}.into(),
+            Self::Named(name) => name.as_str().into(),
+        }
+    }
+}
+
 /// The indexes of a collection, those that are still built among them; none of one that is gone.
 pub(crate) async fn indexes(db: &Database, collection: &str) -> Result<Vec<Document>> {
     const NAMESPACE_NOT_FOUND: i32 = 26;
@@ -85,12 +118,14 @@ pub(crate) async fn indexes(db: &Database, collection: &str) -> Result<Vec<Docum
     }
 }
 
-/// Whether a collection has a complete index by `meta.lastUpdated`, then `_id`.
-pub(super) async fn has_updated_index(db: &Database, collection: &str) -> Result<bool> {
-    Ok(indexes(db, collection).await?.iter().any(is_updated_index))
+/// The complete indexes of a collection by `meta.lastUpdated`, then `_id`; of which some may still
+/// be built.
+pub(super) async fn updated_indexes(db: &Database, collection: &str) -> Result<Vec<Index>> {
+    let indexes = indexes(db, collection).await?;
+    Ok(indexes.iter().filter(|index| is_updated_index(index)).filter_map(Index::of).collect())
 }
 
-/// The keys of that index.
+/// The keys of such an index.
 pub(crate) fn updated_index() -> Document {
     doc! {"meta.lastUpdated": 1, "_id": 1}
 }
@@ -117,20 +152,23 @@ pub(crate) fn direction(key: &Bson) -> Option<f64> {
     (number != 0.0).then(|| number.signum())
 }
 
-/// The keys of a complete index that begins with a member, best one on which `_id` follows.
-pub(crate) fn index_of<'i>(indexes: &'i [Document], path: &str) -> Option<&'i Document> {
+/// The complete indexes that begin with a member, first those on which `_id` follows.
+pub(crate) fn indexes_of<'i>(indexes: &'i [Document], path: &str) -> Vec<&'i Document> {
     let is_ordered = |key: &Bson| direction(key).is_some();
-    let keys = indexes.iter().filter(|index| is_complete(index));
-    let keys = keys.filter_map(|index| index.get_document("key").ok());
-    let begins = |keys: &&Document| {
-        keys.iter().next().is_some_and(|(name, _)| name == path) && keys.values().all(is_ordered)
+    let begins = |index: &&Document| {
+        index.get_document("key").is_ok_and(|keys| {
+            keys.keys().next().is_some_and(|name| name == path) && keys.values().all(is_ordered)
+        })
     };
-    keys.filter(begins).min_by_key(|keys| !is_by_key(keys))
+    let complete = indexes.iter().filter(|index| is_complete(index));
+    let mut all: Vec<_> = complete.filter(begins).collect();
+    all.sort_by_key(|index| !is_by_key(index));
+    all
 }
 
 /// Whether `_id` follows on the one member of an index.
-pub(super) fn is_by_key(keys: &Document) -> bool {
-    keys.keys().skip(1).eq(["_id"])
+pub(super) fn is_by_key(index: &Document) -> bool {
+    index.get_document("key").is_ok_and(|keys| keys.keys().skip(1).eq(["_id"]))
 }
 
 #[cfg(test)]
@@ -138,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_index_on_which_the_key_follows_is_the_best() {
+    fn an_index_on_which_the_key_follows_is_the_first() {
         let index = |key: Document| doc! {"v": 2, "key": key, "name": "x"};
         let plain = index(doc! {"a.b": 1});
         let keyed = index(doc! {"a.b": -1, "_id": 1.0});
@@ -148,11 +186,10 @@ mod tests {
             doc! {"key": {"a.b": 1, "_id": 1}, "partialFilterExpression": {"x": 1}},
             doc! {"key": {"a.b": 1, "_id": 1}, "hidden": true},
         ];
-        assert_eq!(index_of(&others, "a.b"), None);
+        assert!(indexes_of(&others, "a.b").is_empty());
         let mut all = others.to_vec();
         all.extend([plain.clone(), keyed.clone()]);
-        assert_eq!(index_of(&all, "a.b"), Some(&doc! {"a.b": -1, "_id": 1.0}));
-        assert_eq!(index_of(&[plain], "a.b"), Some(&doc! {"a.b": 1}));
-        assert_eq!(index_of(&[keyed], "a"), None);
+        assert_eq!(indexes_of(&all, "a.b"), [&keyed, &plain]);
+        assert!(indexes_of(&[keyed], "a").is_empty());
     }
 }

@@ -23,8 +23,9 @@ const UNAVAILABLE: [i32; 31] = [
     388,
 ];
 
-/// BadValue: what a hint gets at an index that is not there, or that is listed and still built.
-pub(super) const BAD_HINT: i32 = 2;
+/// BadValue, IndexNotFound: what a hint gets at an index that is not there, or that is listed and
+/// still built.
+const BAD_HINT: [i32; 2] = [2, 27];
 
 /// The server's code, where it gave one.
 pub(crate) fn code(error: &Error) -> Option<i32> {
@@ -39,6 +40,11 @@ pub(crate) fn code(error: &Error) -> Option<i32> {
         }
         _ => None,
     }
+}
+
+/// Whether the index that a command names is none to go along.
+pub(super) fn is_bad_hint(error: &Error) -> bool {
+    code(error).is_some_and(|code| BAD_HINT.contains(&code))
 }
 
 /// What went wrong in one line: without the reply that the driver's own text appends, and

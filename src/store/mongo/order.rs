@@ -4,13 +4,13 @@ use futures_util::TryStreamExt;
 use mongodb::{
     ClientSession,
     bson::{Bson, DateTime, Document, RawDocumentBuf, doc},
-    options::{Hint, RunCursorCommandOptions},
+    options::RunCursorCommandOptions,
     raw_batch_cursor::SessionRawBatchCursor,
 };
 
 use super::{
-    Shared, catalog,
-    catalog::updated_index,
+    Shared,
+    catalog::{self, Index, updated_index},
     decode, errors, head,
     route::{Route, all},
     walk::Elements,
@@ -38,42 +38,6 @@ pub(super) enum Order {
 }
 
 impl Order {
-    /// What the scan and the indexes allow.
-    pub(super) async fn choose(
-        shared: &Shared,
-        scan: &Scan,
-        route: &Route,
-        session: &mut ClientSession,
-    ) -> Result<Self, StoreError> {
-        if scan.along.is_by_time() {
-            let few = route.index.is_some();
-            return match !few && index_tells_all(shared, scan, session).await? {
-                true => Ok(Self::Time),
-                false => Ok(Self::TimeSorted),
-            };
-        }
-        let bound = match &scan.after {
-            Some(ScanKey::Id(_)) => return Ok(Self::Id),
-            None if scan.window.is_open() || route.index.is_some() => return Ok(Self::Id),
-            after => after.is_some(),
-        };
-        match index_tells_all(shared, scan, session).await? {
-            true => Ok(Self::Updated),
-            false if bound => Ok(Self::UpdatedSorted),
-            false => Ok(Self::Id),
-        }
-    }
-
-    /// Whether the server may go far before it has anything to say. A scan by id that filters is
-    /// asked stretch by stretch.
-    pub(super) fn searches(self, route: &Route) -> bool {
-        match self {
-            Self::Id => route.index.is_some(),
-            Self::Updated | Self::Time => !route.filter.is_empty(),
-            Self::UpdatedSorted | Self::TimeSorted => true,
-        }
-    }
-
     /// Where a document stands; `None`: nowhere, without a lastUpdated.
     pub(super) fn key(self, doc: DocRef<'_>, updated_ms: Option<i64>) -> Option<KeyRef<'_>> {
         match self {
@@ -84,49 +48,148 @@ impl Order {
             }
         }
     }
+}
 
-    /// Reads from `within.from` to `within.to`. Replies after the first have `size` documents.
+/// How a scan goes: in which order, along which index.
+pub(super) struct Way<'s> {
+    shared: &'s Shared,
+    scan: &'s Scan,
+    route: Route,
+    pub(super) order: Order,
+    /// `None`: what the server chooses, and sorts.
+    index: Option<Index>,
+}
+
+impl<'s> Way<'s> {
+    /// What the scan and the indexes allow.
+    pub(super) async fn choose(
+        shared: &'s Shared,
+        scan: &'s Scan,
+        route: Route,
+        session: &mut ClientSession,
+    ) -> Result<Self, StoreError> {
+        let by_time = scan.along.is_by_time();
+        let begins_by_time = match &scan.after {
+            _ if by_time => route.index.is_none(),
+            Some(ScanKey::Id(_)) => false,
+            Some(ScanKey::Updated(..)) => true,
+            None => !scan.window.is_open() && route.index.is_none(),
+        };
+        let dates = match begins_by_time {
+            true => index_of_dates(shared, scan, session).await?,
+            false => None,
+        };
+        let bound = begins_by_time && scan.after.is_some();
+        let (order, index) = match dates {
+            Some(index) if by_time => (Order::Time, Some(index)),
+            Some(index) => (Order::Updated, Some(index)),
+            None if by_time => (Order::TimeSorted, route.index.clone()),
+            None if bound => (Order::UpdatedSorted, route.index.clone()),
+            None => (Order::Id, Some(route.index.clone().unwrap_or(Index::Key))),
+        };
+        Ok(Self { shared, scan, route, order, index })
+    }
+
+    /// Whether the server may go far before it has anything to say. A scan by id that filters is
+    /// asked stretch by stretch.
+    pub(super) fn searches(&self) -> bool {
+        match self.order {
+            Order::Id => self.route.index.is_some(),
+            Order::Updated | Order::Time => !self.route.filter.is_empty(),
+            Order::UpdatedSorted | Order::TimeSorted => true,
+        }
+    }
+
+    /// Whether it is cut into stretches. Where the server looks for what fits, it would else say
+    /// nothing until it finds something, and an expired snapshot would take all back.
+    pub(super) fn is_cut(&self) -> bool {
+        let filtered = !self.scan.window.is_open() || !self.route.filter.is_empty();
+        self.order == Order::Id && self.route.index.is_none() && filtered
+    }
+
+    /// Reads what is `within`. Replies after the first have `size` documents.
     pub(super) async fn open(
-        self,
-        shared: &Shared,
-        scan: &Scan,
-        route: &Route,
+        &self,
         within: &Within,
         size: u32,
         session: &mut ClientSession,
     ) -> mongodb::error::Result<SessionRawBatchCursor> {
+        let db = &self.shared.db;
         let options = RunCursorCommandOptions::builder()
             .batch_size(size)
-            .selection_criteria(shared.db.selection_criteria().cloned())
+            .selection_criteria(db.selection_criteria().cloned())
             .build();
-        let collection = shared.layout.collection_of(scan.ty);
-        let narrowed = |window: Document| all([window, route.filter.clone()]);
-        let along = |keys: Document| match scan.along.is_down() {
+        let mut command = match self.order {
+            Order::UpdatedSorted | Order::TimeSorted => self.sorted(size),
+            Order::Id | Order::Updated | Order::Time => self.find(within),
+        };
+        command.extend(self.index.as_ref().map(|index| ("hint".to_owned(), index.bson())));
+        db.run_cursor_command(command).with_options(options).session(session).batch().await
+    }
+
+    fn find(&self, within: &Within) -> Document {
+        let Self { scan, route, .. } = self;
+        let filter = match (self.order, &route.index) {
+            (Order::Id, None) => [dated_or_text(scan.window), route.filter.clone()],
+            (Order::Id, Some(_)) => [dated_or_text(scan.window), route.rest_of(scan)],
+            _ => [dated(scan.window).unwrap_or_default(), route.filter.clone()],
+        };
+        let mut command = doc! {
+            "find": &*self.shared.layout.collection_of(scan.ty),
+            "filter": all(filter),
+            "sort": self.sort(),
+            "batchSize": FIRST_REPLY,
+            "allowDiskUse": true,
+        };
+        let bounds = [("min", &within.from), ("max", &within.to)];
+        command.extend(bounds.into_iter().filter_map(|(name, key)| {
+            key.clone().map(|key| (name.to_owned(), Bson::Document(key)))
+        }));
+        command
+    }
+
+    /// The keys of its order, in its direction.
+    fn sort(&self) -> Document {
+        let keys = match self.order {
+            Order::Id => doc! {"_id": 1},
+            _ => updated_index(),
+        };
+        match self.scan.along.is_down() {
             true => keys.into_iter().map(|(name, _)| (name, Bson::Int32(-1))).collect(),
             false => keys,
-        };
-        let command = match (self, &route.index) {
-            (Self::UpdatedSorted | Self::TimeSorted, _) => {
-                sorted(self, scan, route, &collection, size)
-            }
-            (Self::Id, Some(index)) => {
-                let filter = all([dated_or_text(scan.window), route.rest_of(scan)]);
-                let read = Read { index: index.clone(), sort: along(doc! {"_id": 1}), filter };
-                find(&collection, read, &Within::default())
-            }
-            (Self::Id, None) => {
-                let (index, sort) = (doc! {"_id": 1}, along(doc! {"_id": 1}));
-                let filter = narrowed(dated_or_text(scan.window));
-                find(&collection, Read { index, sort, filter }, within)
-            }
-            (Self::Updated | Self::Time, _) => {
-                let (index, sort) = (updated_index(), along(updated_index()));
-                let filter = narrowed(dated(scan.window).unwrap_or_default());
-                find(&collection, Read { index, sort, filter }, within)
-            }
-        };
-        let run = shared.db.run_cursor_command(command).with_options(options);
-        run.session(session).batch().await
+        }
+    }
+
+    /// Every lastUpdated as a date, sorted on the server, on its disk if need be. What has none
+    /// stands first, or, within a window, is left out.
+    fn sorted(&self, batch_size: u32) -> Document {
+        /// A name that no stored member has, for as long as the sort takes.
+        const SORT_KEY: &str = "_fhirtail_sort";
+        let scan = self.scan;
+        let convert = doc! {"$convert": {
+            "input": "$meta.lastUpdated", "to": "date", "onError": null, "onNull": null,
+        }};
+        let mut conditions = Vec::new();
+        if self.order == Order::UpdatedSorted {
+            conditions.push(doc! {SORT_KEY: {"$type": "date"}});
+        }
+        conditions.extend(between(scan.window).map(|range| doc! {SORT_KEY: range}));
+        if let Some(ScanKey::Updated(ms, _)) = &scan.after {
+            conditions.push(doc! {SORT_KEY: {"$gte": DateTime::from_millis(*ms)}});
+        }
+        let way = if scan.along.is_down() { -1 } else { 1 };
+        doc! {
+            "aggregate": &*self.shared.layout.collection_of(scan.ty),
+            "pipeline": [
+                {"$match": self.route.filter.clone()},
+                {"$set": {SORT_KEY: convert}},
+                {"$match": all(conditions)},
+                {"$sort": {SORT_KEY: way, "_id": way}},
+                {"$unset": SORT_KEY},
+            ],
+            "allowDiskUse": true,
+            "cursor": {"batchSize": batch_size},
+        }
     }
 }
 
@@ -144,10 +207,13 @@ impl Within {
     ///
     /// Whoever names one end of an index is held by nothing at the other: a filter does not bound
     /// what is then read.
-    pub(super) fn rest_of(order: Order, scan: &Scan) -> Option<Self> {
-        let mut within = match order {
+    pub(super) fn rest_of(way: &Way<'_>) -> Option<Self> {
+        let scan = way.scan;
+        let mut within = match way.order {
             Order::Updated | Order::Time => Self::window(scan.window),
-            Order::Id | Order::UpdatedSorted | Order::TimeSorted => Self::default(),
+            Order::Id if way.route.index.is_none() => Self::default(),
+            // Their filters say it.
+            Order::Id | Order::UpdatedSorted | Order::TimeSorted => return Some(Self::default()),
         };
         if let Some(key) = &scan.after {
             within.set_begin(scan.along.is_down(), index_key(key));
@@ -212,7 +278,7 @@ pub(super) async fn stretch(
     let down = scan.along.is_down();
     let order = doc! {"_id": if down { -1 } else { 1 }};
     let collection = shared.collection(scan.ty);
-    let find = collection.find(doc! {}).sort(order).hint(Hint::Keys(doc! {"_id": 1}));
+    let find = collection.find(doc! {}).sort(order).hint(Index::Key.hint());
     let find = find.projection(doc! {"_id": 1}).skip((STRETCH - 1).into()).limit(2);
     let find = match (from, down) {
         (Some(key), false) => find.min(key.clone()),
@@ -233,38 +299,13 @@ fn id_key(document: &RawDocumentBuf) -> Option<ScanKey> {
     Some(KeyRef::Id(head::doc_id(&id)?).to_key())
 }
 
-/// What is read, along which index, in which order.
-struct Read {
-    index: Document,
-    sort: Document,
-    filter: Document,
-}
-
-fn find(collection: &str, read: Read, within: &Within) -> Document {
-    let mut command = doc! {
-        "find": collection,
-        "filter": read.filter,
-        "sort": read.sort,
-        "hint": read.index,
-        "batchSize": FIRST_REPLY,
-        "allowDiskUse": true,
-    };
-    let bounds = [("min", &within.from), ("max", &within.to)];
-    command.extend(
-        bounds.into_iter().filter_map(|(name, key)| {
-            key.clone().map(|key| (name.to_owned(), Bson::Document(key)))
-        }),
-    );
-    command
-}
-
-/// Whether the index by lastUpdated is there, and has all in its order: it holds no text, which it
+/// The index by lastUpdated, if it is there and has all in its order: it holds no text, which it
 /// sorts apart from the dates; and for a scan of all there is, nothing but dates.
-async fn index_tells_all(
+async fn index_of_dates(
     shared: &Shared,
     scan: &Scan,
     session: &mut ClientSession,
-) -> Result<bool, StoreError> {
+) -> Result<Option<Index>, StoreError> {
     const ODD: [&str; 16] = [
         "string",
         "symbol",
@@ -283,22 +324,25 @@ async fn index_tells_all(
         "minKey",
         "maxKey",
     ];
-    let collection = shared.layout.collection_of(scan.ty);
-    let indexed = catalog::has_updated_index(&shared.db, &collection).await;
-    if !indexed.map_err(|error| errors::plain(&error))? {
-        return Ok(false);
-    }
     let odd: &[&str] = if scan.along.is_by_time() { &ODD } else { &ODD[..1] };
+    let name = shared.layout.collection_of(scan.ty);
+    let indexes = catalog::updated_indexes(&shared.db, &name).await;
     let collection = shared.collection(scan.ty);
-    let odd = collection
-        .find_one(doc! {"meta.lastUpdated": {"$type": odd}})
-        .projection(doc! {"_id": 1})
-        .hint(Hint::Keys(updated_index()))
-        .session(session);
-    match odd.await {
-        Err(error) if errors::code(&error) == Some(errors::BAD_HINT) => Ok(false),
-        odd => Ok(odd.map_err(|error| errors::in_snapshot(&error))?.is_none()),
+    for index in indexes.map_err(|error| errors::plain(&error))? {
+        let odd = collection
+            .find_one(doc! {"meta.lastUpdated": {"$type": odd}})
+            .projection(doc! {"_id": 1})
+            .hint(index.hint())
+            .session(&mut *session);
+        match odd.await {
+            Err(error) if errors::is_bad_hint(&error) => {}
+            odd => {
+                let odd = odd.map_err(|error| errors::in_snapshot(&error))?;
+                return Ok(odd.is_none().then_some(index));
+            }
+        }
     }
+    Ok(None)
 }
 
 /// The place of a scan's key in the index that the scan goes along.
@@ -330,38 +374,4 @@ fn between(window: Window) -> Option<Document> {
         ms.map(|ms| (operator.to_owned(), Bson::DateTime(DateTime::from_millis(ms))))
     });
     Some(bounds.collect::<Document>()).filter(|range| !range.is_empty())
-}
-
-/// A name that no stored member has, for as long as the sort takes.
-const SORT_KEY: &str = "_fhirtail_sort";
-
-/// Every lastUpdated as a date, sorted on the server, on its disk if need be. What has none stands
-/// first, or, within a window, is left out.
-fn sorted(order: Order, scan: &Scan, route: &Route, collection: &str, batch_size: u32) -> Document {
-    let convert = doc! {"$convert": {
-        "input": "$meta.lastUpdated", "to": "date", "onError": null, "onNull": null,
-    }};
-    let mut conditions = Vec::new();
-    if order == Order::UpdatedSorted {
-        conditions.push(doc! {SORT_KEY: {"$type": "date"}});
-    }
-    conditions.extend(between(scan.window).map(|range| doc! {SORT_KEY: range}));
-    if let Some(ScanKey::Updated(ms, _)) = &scan.after {
-        conditions.push(doc! {SORT_KEY: {"$gte": DateTime::from_millis(*ms)}});
-    }
-    let way = if scan.along.is_down() { -1 } else { 1 };
-    let mut command = doc! {
-        "aggregate": collection,
-        "pipeline": [
-            {"$match": route.filter.clone()},
-            {"$set": {SORT_KEY: convert}},
-            {"$match": all(conditions)},
-            {"$sort": {SORT_KEY: way, "_id": way}},
-            {"$unset": SORT_KEY},
-        ],
-        "allowDiskUse": true,
-        "cursor": {"batchSize": batch_size},
-    };
-    command.extend(route.index.clone().map(|index| ("hint".to_owned(), Bson::Document(index))));
-    command
 }

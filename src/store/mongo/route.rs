@@ -10,11 +10,12 @@ use futures_util::TryStreamExt;
 use mongodb::{
     ClientSession,
     bson::{Document, doc},
-    options::Hint,
 };
 
 use super::{
-    Shared, catalog, decode, errors,
+    Shared,
+    catalog::{self, Index},
+    decode, errors,
     narrow::{At, Narrowing},
 };
 use crate::store::{DocId, Scan, StoreError};
@@ -27,8 +28,8 @@ const MOST_MERGED: usize = 200;
 /// Which way a scan goes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Route {
-    /// The keys of the index; `None`: that of the scan's order.
-    pub(super) index: Option<Document>,
+    /// Along which index; `None`: that of the scan's order.
+    pub(super) index: Option<Index>,
     /// What the server is to pass on.
     pub(super) filter: Document,
 }
@@ -44,7 +45,7 @@ impl Route {
         let mut route = Self { index: None, filter: all(narrowings.iter().map(Narrowing::filter)) };
         let alone = || narrowings.iter().enumerate().filter_map(|(n, one)| Some((n, one.alone()?)));
         if alone().any(|(_, at)| at.is_key()) {
-            route.index = Some(doc! {"_id": 1});
+            route.index = Some(Index::Key);
         }
         if route.index.is_some() || alone().next().is_none() {
             return Ok(route);
@@ -54,9 +55,9 @@ impl Route {
         let indexes = indexes.map_err(|error| errors::plain(&error))?;
         let mut least = u32::MAX;
         for (n, at) in alone() {
-            let Some(index) = catalog::index_of(&indexes, &at.path) else { continue };
-            let probe = Probe { shared, scan, index };
-            let Some(count) = probe.count(at.filter(), FEW, session).await? else { continue };
+            let indexes = catalog::indexes_of(&indexes, &at.path);
+            let first = Probe::first(shared, scan, &indexes, at, session).await?;
+            let Some((probe, count)) = first else { continue };
             let filter = match count {
                 FEW.. if probe.streams(at, session).await? => at.of_points(),
                 FEW.. => continue,
@@ -66,8 +67,7 @@ impl Route {
                 least = count;
                 let others = narrowings.iter().enumerate().filter(|(other, _)| *other != n);
                 let others = others.map(|(_, narrowing)| narrowing.filter());
-                route =
-                    Self { index: Some(index.clone()), filter: all(once(filter).chain(others)) };
+                route = Self { index: Some(probe.index), filter: all(once(filter).chain(others)) };
             }
         }
         Ok(route)
@@ -106,10 +106,29 @@ fn beyond(after: &DocId, down: bool) -> Document {
 struct Probe<'p> {
     shared: &'p Shared,
     scan: &'p Scan,
-    index: &'p Document,
+    listed: &'p Document,
+    index: Index,
 }
 
-impl Probe<'_> {
+impl<'p> Probe<'p> {
+    /// The first index that is there, and how many documents it leads to, counted up to [`FEW`].
+    async fn first(
+        shared: &'p Shared,
+        scan: &'p Scan,
+        indexes: &[&'p Document],
+        at: &At,
+        session: &mut ClientSession,
+    ) -> Result<Option<(Self, u32)>, StoreError> {
+        for listed in indexes {
+            let Some(index) = Index::of(listed) else { continue };
+            let probe = Self { shared, scan, listed, index };
+            if let Some(count) = probe.count(at.filter(), FEW, session).await? {
+                return Ok(Some((probe, count)));
+            }
+        }
+        Ok(None)
+    }
+
     /// How many documents pass, counted up to a limit. `None`: the index is not there.
     async fn count(
         &self,
@@ -120,9 +139,9 @@ impl Probe<'_> {
         let pipeline = [doc! {"$match": filter}, doc! {"$limit": limit}, doc! {"$count": "n"}];
         let collection = self.shared.collection(self.scan.ty);
         let counted = collection.aggregate(pipeline);
-        let counted = counted.hint(Hint::Keys(self.index.clone())).session(&mut *session).await;
+        let counted = counted.hint(self.index.hint()).session(&mut *session).await;
         let mut counted = match counted {
-            Err(error) if errors::code(&error) == Some(errors::BAD_HINT) => return Ok(None),
+            Err(error) if errors::is_bad_hint(&error) => return Ok(None),
             counted => counted.map_err(|error| errors::in_snapshot(&error))?,
         };
         let counts: Vec<Document> = counted
@@ -137,7 +156,7 @@ impl Probe<'_> {
 
     /// Whether the index gives all of it in the order of the scan.
     async fn streams(&self, at: &At, session: &mut ClientSession) -> Result<bool, StoreError> {
-        let in_order = catalog::is_by_key(self.index) && !self.scan.along.is_by_time();
+        let in_order = catalog::is_by_key(self.listed) && !self.scan.along.is_by_time();
         if !in_order || at.points.is_empty() || at.points.len() > MOST_MERGED {
             return Ok(false);
         }

@@ -20,7 +20,7 @@ use super::{
     encode, errors,
     head::Head,
     log,
-    order::{Order, Stretch, Within, stretch},
+    order::{Order, Stretch, Way, Within, stretch},
     route::Route,
     unreadable,
 };
@@ -84,18 +84,14 @@ async fn fetch(
     let mut session = shared.session_at(at.time).await?;
     let route = Route::choose(shared, scan, &mut session);
     let route = shared.found(route).await?;
-    let order = Order::choose(shared, scan, &route, &mut session);
-    let order = shared.found(order).await?;
+    let way = Way::choose(shared, scan, route, &mut session);
+    let way = shared.found(way).await?;
     let size = shared.answered(async { Ok(reply_size(shared, scan).await) }).await?;
-    let answers = Answers { shared, at_once: !order.searches(&route) };
-    let Some(mut rest) = Within::rest_of(order, scan) else { return Ok(()) };
-    // Where the server looks for what fits, it is asked stretch by stretch: it would else say
-    // nothing until it finds something, and an expired snapshot would take all back.
-    let filtered = !scan.window.is_open() || !route.filter.is_empty();
-    let by_stretches = order == Order::Id && route.index.is_none() && filtered;
+    let answers = Answers { shared, at_once: !way.searches() };
+    let Some(mut rest) = Within::rest_of(&way) else { return Ok(()) };
     let down = scan.along.is_down();
     loop {
-        let next = match by_stretches {
+        let next = match way.is_cut() {
             true => {
                 let stretch = stretch(shared, scan, rest.begin(down), &mut session);
                 answers.wait(stretch).await?
@@ -103,9 +99,9 @@ async fn fetch(
             false => None,
         };
         let within = rest.until(down, next.as_ref().map(|stretch| &stretch.next));
-        let cursor = order.open(shared, scan, &route, &within, size, &mut session);
+        let cursor = way.open(&within, size, &mut session);
         let cursor = answers.wait(cursor).await?;
-        let passed = pass_on(answers, cursor, order, &mut session, out).await?;
+        let passed = pass_on(answers, cursor, way.order, &mut session, out).await?;
         let Some(Stretch { last, next }) = next.filter(|_| passed != Passed::Unwanted) else {
             return match passed {
                 // As of a collection that was dropped.

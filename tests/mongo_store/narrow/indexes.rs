@@ -113,13 +113,13 @@ async fn along_an_index_the_collection_is_not_read() {
 }
 
 /// What comes of something, and how many documents the server reads for it.
-async fn profiled<T>(bench: &Bench, doing: impl Future<Output = T>) -> (T, i64) {
+async fn profiled<T>(bench: &Bench, name: &str, doing: impl Future<Output = T>) -> (T, i64) {
     let profile = doc! {"create": "system.profile", "capped": true, "size": 64 << 20};
     bench.db.run_command(profile).await.expect("room for the profile");
     bench.db.run_command(doc! {"profile": 2}).await.expect("a profile");
     let done = doing.await;
     bench.db.run_command(doc! {"profile": 0}).await.expect("no profile");
-    let (_, documents) = looked_at(bench, "Observation").await;
+    let (_, documents) = looked_at(bench, name).await;
     bench.db.collection::<Document>("system.profile").drop().await.expect("dropped");
     (done, documents)
 }
@@ -141,7 +141,7 @@ async fn exported(bench: &Bench, filter: &str, window: Window) -> (usize, i64) {
         }
         found
     };
-    profiled(bench, count).await
+    profiled(bench, "Observation", count).await
 }
 
 /// The history of a stream's one search of a type goes the way that a search goes.
@@ -198,7 +198,7 @@ async fn a_window_has_two_ends() {
         (bounds(None, Some(1_500)), key(1_500), 0),
     ] {
         let part = Scan { window, after, ..Scan::of(ty("Observation")) };
-        let (all, read) = profiled(&bench, scan(&*snapshot, part.clone())).await;
+        let (all, read) = profiled(&bench, "Observation", scan(&*snapshot, part.clone())).await;
         assert_eq!(all.expect("a scan").len(), found, "{part:?}");
         assert!(read <= found as i64 + 2, "{part:?}: {read} documents were read");
     }
@@ -239,6 +239,45 @@ async fn by_time_all_are_read_in_order() {
     }
 }
 
+/// Keys alone don't tell an index: two may have the same.
+#[tokio::test]
+async fn of_two_indexes_with_the_same_keys_the_complete_one_is_taken() {
+    let Some(bench) = bench().await else { return };
+    let document = |n: i64| {
+        let identifier = [doc! {"value": format!("v{n}")}];
+        let updated = DateTime::from_millis(n * 1_000);
+        doc! {"_id": format!("p{n:03}"), "identifier": identifier, "meta": {"lastUpdated": updated}}
+    };
+    let patients = bench.collection("Patient");
+    patients.insert_many((0..300).map(document)).await.expect("inserted");
+    let (value, updated) = (doc! {"identifier.value": 1}, doc! {"meta.lastUpdated": 1, "_id": 1});
+    let collation = doc! {"locale": "de"};
+    for made in [
+        doc! {"key": value.clone(), "name": "a", "collation": collation},
+        doc! {"key": value, "name": "b"},
+        doc! {"key": updated.clone(), "name": "c", "sparse": true},
+        doc! {"key": updated, "name": "d"},
+    ] {
+        let command = doc! {"createIndexes": "Patient", "indexes": [made]};
+        bench.db.run_command(command).await.expect("an index");
+    }
+    let search = search("Patient", "identifier=v7");
+    let part = Scan { clues: search.clues().into(), ..Scan::of(search.ty) };
+    let sought = found(&bench, &search, part);
+    let (ids, read) = profiled(&bench, "Patient", sought).await;
+    assert_eq!((ids.as_slice(), read), (&[DocId::Text("p007".into())][..], 1));
+    let window = Window { after_ms: Some(99_000), before_ms: Some(200_000) };
+    let whole = Scan { window, ..Scan::of(search.ty) };
+    let key = |n: i64| ScanKey::Updated(n * 1_000, DocId::Text(format!("p{n:03}").into()));
+    let snapshot = bench.snapshot().await;
+    for (after, count) in [(None, 100), (Some(key(149)), 50)] {
+        let part = Scan { after, ..whole.clone() };
+        let (all, read) = profiled(&bench, "Patient", scan(&*snapshot, part)).await;
+        assert_eq!(all.expect("a scan").len(), count);
+        assert!(read <= count as i64 + 1, "{read} documents were read");
+    }
+}
+
 /// Waits until a condition holds.
 async fn until<F: Future<Output = bool>>(holds: impl Fn() -> F) {
     let start = Instant::now();
@@ -255,9 +294,11 @@ async fn an_index_that_is_still_built_is_no_index() {
     let bench = bench_on(set).await;
     let document = |n: i64| {
         let updated = DateTime::from_millis(n * 1_000);
-        doc! {"_id": format!("p{n}"), "gender": "male", "meta": {"lastUpdated": updated}}
+        let gender = if n == 0 { "female" } else { "male" };
+        doc! {"_id": format!("p{n}"), "gender": gender, "meta": {"lastUpdated": updated}}
     };
     bench.collection("Patient").insert_many((0..9).map(document)).await.expect("inserted");
+    index(&bench.collection("Patient"), doc! {"gender": 1}).await;
     let failpoint = |mode: &'static str| {
         set.admin(doc! {"configureFailPoint": "hangAfterStartingIndexBuild", "mode": mode})
     };
@@ -271,15 +312,19 @@ async fn an_index_that_is_still_built_is_no_index() {
     until(async || {
         let listed = bench.db.run_command(doc! {"listIndexes": "Patient"}).await.expect("a list");
         listed.get_document("cursor").expect("a cursor").get_array("firstBatch").expect("all").len()
-            == 3
+            == 4
     })
     .await;
+    let female = search("Patient", "gender=female");
+    let part = Scan { clues: female.clues().into(), ..Scan::of(ty("Patient")) };
+    let one = profiled(&bench, "Patient", found(&bench, &female, part)).await;
+    assert_eq!((one.0.len(), one.1), (1, 1), "it hides none that is ready");
     let search = search("Patient", "gender=male");
     let whole = Scan::of(ty("Patient"));
     let window = Window { after_ms: Some(4_000), before_ms: None };
     for (scan, count) in [
-        (Scan { clues: search.clues().into(), ..whole.clone() }, 9),
-        (Scan { along: Along::Updated, ..whole.clone() }, 9),
+        (Scan { clues: search.clues().into(), ..whole.clone() }, 8),
+        (Scan { along: Along::Updated, ..whole.clone() }, 8),
         (Scan { window, ..whole }, 4),
     ] {
         assert_eq!(found(&bench, &search, scan.clone()).await.len(), count, "{scan:?}");
