@@ -19,5 +19,7 @@ mod narrow;
 mod silence;
 #[path = "mongo_store/snapshot.rs"]
 mod snapshot;
+#[path = "mongo_store/stretches.rs"]
+mod stretches;
 #[path = "mongo_store/tools.rs"]
 mod tools;

@@ -28,7 +28,7 @@ async fn through(proxy: &Proxy, bench: &Bench) -> Arc<dyn Store> {
         proxy.port,
         bench.db.name(),
     );
-    let options = MongoOptions { batch_size: 7, silence: SILENCE };
+    let options = MongoOptions { batch_size: 7, silence: SILENCE, ..MongoOptions::default() };
     MongoStore::connect(&uri, options).await.expect("a store")
 }
 

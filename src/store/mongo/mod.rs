@@ -63,6 +63,9 @@ pub fn encode(document: &[u8], ty: ResourceType, out: &mut Vec<u8>) -> bool {
 pub struct MongoOptions {
     /// How many documents the server puts into one reply, at most. A reply ends at 16 MiB too.
     pub batch_size: u32,
+    /// How many bytes of documents the server is to look through at a time, about, where few of
+    /// them may be wanted.
+    pub stretch_bytes: usize,
     /// After how long without a word a question, or a reader of the log, tries another
     /// connection. What may have to be searched for is waited for six times as long.
     pub silence: Duration,
@@ -70,7 +73,7 @@ pub struct MongoOptions {
 
 impl Default for MongoOptions {
     fn default() -> Self {
-        Self { batch_size: 1000, silence: Duration::from_secs(10) }
+        Self { batch_size: 1000, stretch_bytes: 64 << 20, silence: Duration::from_secs(10) }
     }
 }
 

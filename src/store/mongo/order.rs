@@ -19,8 +19,6 @@ use crate::store::{DocRef, KeyRef, Scan, ScanKey, StoreError, Window};
 
 /// How many documents the first reply has: enough to begin with, and there at once.
 const FIRST_REPLY: u32 = 16;
-/// How many documents a filtered scan by id may look at without a word.
-const STRETCH: u32 = 20_000;
 
 /// In which order, and how, a scan goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -267,19 +265,20 @@ pub(super) struct Stretch {
     pub(super) next: Document,
 }
 
-/// The next stretch from a key on, as the index alone tells it. `None`: the rest is no longer
-/// than a stretch.
+/// The next stretch of so many documents from a key on, as the index alone tells it. `None`: the
+/// rest is no longer.
 pub(super) async fn stretch(
     shared: &Shared,
     scan: &Scan,
     from: Option<&Document>,
+    size: u32,
     session: &mut ClientSession,
 ) -> mongodb::error::Result<Option<Stretch>> {
     let down = scan.along.is_down();
     let order = doc! {"_id": if down { -1 } else { 1 }};
     let collection = shared.collection(scan.ty);
     let find = collection.find(doc! {}).sort(order).hint(Index::Key.hint());
-    let find = find.projection(doc! {"_id": 1}).skip((STRETCH - 1).into()).limit(2);
+    let find = find.projection(doc! {"_id": 1}).skip((size - 1).into()).limit(2);
     let find = match (from, down) {
         (Some(key), false) => find.min(key.clone()),
         (Some(key), true) => find.max(key.clone()),

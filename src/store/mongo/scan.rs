@@ -28,6 +28,8 @@ use crate::store::{KeyRef, Scan, ScanBatch, ScanKey, StoreError, batch::Lines, d
 
 /// How many bytes of documents make up a reply, about.
 const REPLY_BYTES: usize = 512 << 10;
+/// How many documents make up a stretch, at most.
+const STRETCH: u32 = 20_000;
 /// How many bytes of JSON make up a batch, about.
 const BATCH_BYTES: usize = 64 << 10;
 
@@ -86,20 +88,20 @@ async fn fetch(
     let route = shared.found(route).await?;
     let way = Way::choose(shared, scan, route, &mut session);
     let way = shared.found(way).await?;
-    let size = shared.answered(async { Ok(reply_size(shared, scan).await) }).await?;
+    let sizes = shared.answered(async { Ok(Sizes::of(shared, scan).await) }).await?;
     let answers = Answers { shared, at_once: !way.searches() };
     let Some(mut rest) = Within::rest_of(&way) else { return Ok(()) };
     let down = scan.along.is_down();
     loop {
         let next = match way.is_cut() {
             true => {
-                let stretch = stretch(shared, scan, rest.begin(down), &mut session);
+                let stretch = stretch(shared, scan, rest.begin(down), sizes.stretch, &mut session);
                 answers.wait(stretch).await?
             }
             false => None,
         };
         let within = rest.until(down, next.as_ref().map(|stretch| &stretch.next));
-        let cursor = way.open(&within, size, &mut session);
+        let cursor = way.open(&within, sizes.reply, &mut session);
         let cursor = answers.wait(cursor).await?;
         let passed = pass_on(answers, cursor, way.order, &mut session, out).await?;
         let Some(Stretch { last, next }) = next.filter(|_| passed != Passed::Unwanted) else {
@@ -169,20 +171,33 @@ async fn pass_on(
     Ok(Passed::Unwanted)
 }
 
-/// How many documents make up about a reply. It is held as long as its client takes, and would
-/// else be up to 16 MiB.
-async fn reply_size(shared: &Shared, scan: &Scan) -> u32 {
-    let stats = doc! {"collStats": &*shared.layout.collection_of(scan.ty)};
-    let stats = shared.db.run_command(stats).await.unwrap_or_default();
-    let average = match stats.get("avgObjSize") {
-        Some(Bson::Int32(bytes)) => i64::from(*bytes),
-        Some(Bson::Int64(bytes)) => *bytes,
-        Some(Bson::Double(bytes)) => *bytes as i64,
-        // Who may not know gets small steps.
-        _ => 16 << 10,
-    };
-    let fitting = REPLY_BYTES as i64 / average.max(1);
-    u32::try_from(fitting).unwrap_or(u32::MAX).clamp(1, shared.batch_size)
+/// How many documents are asked for at a time, by what they weigh on the average.
+struct Sizes {
+    /// A reply is held as long as its client takes, and would else be up to 16 MiB.
+    reply: u32,
+    /// What is looked through without a word must be so in far less time than it is waited for.
+    stretch: u32,
+}
+
+impl Sizes {
+    async fn of(shared: &Shared, scan: &Scan) -> Self {
+        let stats = doc! {"collStats": &*shared.layout.collection_of(scan.ty)};
+        let stats = shared.db.run_command(stats).await.unwrap_or_default();
+        let average = match stats.get("avgObjSize") {
+            Some(Bson::Int32(bytes)) => i64::from(*bytes),
+            Some(Bson::Int64(bytes)) => *bytes,
+            Some(Bson::Double(bytes)) => *bytes as i64,
+            // Who may not know gets small steps.
+            _ => 16 << 10,
+        };
+        let average = usize::try_from(average).unwrap_or(1).max(1);
+        let fitting =
+            |bytes: usize, most| u32::try_from(bytes / average).unwrap_or(u32::MAX).clamp(1, most);
+        Self {
+            reply: fitting(REPLY_BYTES, shared.batch_size),
+            stretch: fitting(shared.stretch_bytes, STRETCH),
+        }
+    }
 }
 
 /// Makes batches of replies.

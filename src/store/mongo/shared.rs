@@ -38,6 +38,7 @@ pub(crate) struct Shared {
     pub(super) has_images: bool,
     pub(super) sharded: bool,
     pub(super) batch_size: u32,
+    pub(super) stretch_bytes: usize,
     pub(super) silence: Duration,
     catalog: Arc<RwLock<(Arc<Catalog>, Instant)>>,
     /// Set once the collection of tombstones is there.
@@ -67,6 +68,7 @@ impl Shared {
             has_images: deployment.has_images,
             sharded: deployment.sharded,
             batch_size: options.batch_size,
+            stretch_bytes: options.stretch_bytes,
             silence: options.silence,
             catalog: Arc::new(RwLock::new((Arc::new(catalog), Instant::now()))),
             tombstones: Arc::default(),
