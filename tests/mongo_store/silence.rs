@@ -4,19 +4,20 @@
 use std::{sync::Arc, time::Duration};
 
 use fhirtail::store::{
-    Store, StoreError,
+    Along, Clue, Place, Scan, ScanBatch, Sought, Store, StoreError, Window,
     mongo::{MongoOptions, MongoStore},
 };
-use mongodb::bson::{Timestamp, doc};
-use tokio::time::timeout;
+use mongodb::bson::{DateTime, Timestamp, doc};
+use tokio::{sync::mpsc::Receiver, time::timeout};
 
 use crate::{
     support::{
-        App, mongod,
+        App,
+        mongod::{self, ReplicaSet},
         proxy::Proxy,
         stream::{EventStream, PATIENCE},
     },
-    tools::{Bench, bench, everything, patient, put, read_to},
+    tools::{Bench, bench, bench_on, everything, patient, put, read_to},
 };
 
 const SILENCE: Duration = Duration::from_millis(500);
@@ -73,23 +74,26 @@ async fn a_scan_and_each_question_give_up() {
     let store = through(&proxy, &bench).await;
     let large = |n: usize| {
         let data = "A".repeat(200_000);
-        put(&format!(r#"{{"resourceType":"Binary","id":"{n}","data":"{data}"}}"#))
+        put(&format!(
+            r#"{{"resourceType":"Binary","id":"{n}","contentType":"text/plain","data":"{data}"}}"#
+        ))
     };
     // A transaction of all of them may not fit into the cache of a small server.
     for part in 0..10 {
         bench.commit((part * 10..part * 10 + 10).map(large).collect()).await.expect("written");
     }
     let snapshot = store.snapshot().await.expect("a snapshot");
-    let mut batches = snapshot.scan(everything("Binary"));
-    batches.recv().await.expect("a batch").expect("resources");
-    proxy.forget();
-    let end = loop {
-        match batches.recv().await {
-            Some(Ok(_)) => {}
-            end => break end,
-        }
-    };
-    assert!(matches!(end, Some(Err(StoreError::Unavailable(_)))), "{end:?}");
+    // Along the index by time it is looked for what fits.
+    let sought =
+        Place { path: vec!["contentType"], values: vec![Sought::Text("text/plain".into())] };
+    let clues: Arc<[_]> = [Clue { places: vec![sought] }].into();
+    let window = Window { after_ms: Some(0), before_ms: None };
+    for part in [everything("Binary"), Scan { clues, window, ..everything("Binary") }] {
+        let mut batches = snapshot.scan(part);
+        batches.recv().await.expect("a batch").expect("resources");
+        proxy.forget();
+        gives_up(batches).await;
+    }
     let binary = crate::tools::ty("Binary");
     answered(async || store.head().await).await;
     proxy.forget();
@@ -100,6 +104,41 @@ async fn a_scan_and_each_question_give_up() {
     answered(async || snapshot.read(binary, "1").await).await;
     proxy.forget();
     answered(async || store.recent(Duration::ZERO).await).await;
+}
+
+/// A scan over a silent connection.
+async fn gives_up(mut batches: Receiver<Result<ScanBatch, StoreError>>) {
+    let end = async {
+        loop {
+            match batches.recv().await {
+                Some(Ok(_)) => {}
+                end => return end,
+            }
+        }
+    };
+    let end = timeout(PATIENCE, end).await.expect("an end");
+    assert!(matches!(end, Some(Err(StoreError::Unavailable(_)))), "{end:?}");
+}
+
+/// The server sorts for as long as it takes, but not longer than it can read the snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_that_is_sorted_gives_up() {
+    let Some(set) = ReplicaSet::start(1, &[]).await else { return };
+    let set: &'static ReplicaSet = Box::leak(Box::new(set));
+    let bench = bench_on(set).await;
+    let document = |n: i64| {
+        let updated = DateTime::from_millis(n);
+        doc! {"_id": n.to_string(), "meta": {"lastUpdated": updated}, "data": "A".repeat(200_000)}
+    };
+    bench.collection("Binary").insert_many((0..50).map(document)).await.expect("inserted");
+    let proxy = Proxy::to(set.nodes[0].port).await;
+    let store = through(&proxy, &bench).await;
+    let snapshot = store.snapshot().await.expect("a snapshot");
+    set.set_parameter(doc! {"minSnapshotHistoryWindowInSeconds": 1}).await;
+    let mut batches = snapshot.scan(Scan { along: Along::Updated, ..everything("Binary") });
+    batches.recv().await.expect("a batch").expect("resources");
+    proxy.forget();
+    gives_up(batches).await;
 }
 
 /// A log that others fill is not searched again from the last event on: that may have left it.

@@ -45,6 +45,7 @@ mod scan;
 mod shared;
 mod silence;
 mod snapshot;
+mod stretch;
 pub(crate) mod time;
 mod walk;
 mod write;
@@ -67,7 +68,8 @@ pub struct MongoOptions {
     /// them may be wanted.
     pub stretch_bytes: usize,
     /// After how long without a word a question, or a reader of the log, tries another
-    /// connection. What may have to be searched for is waited for six times as long.
+    /// connection. What may have to be searched for is waited for six times as long; what may have
+    /// to be sorted, longer by the life of a snapshot.
     pub silence: Duration,
 }
 

@@ -1,9 +1,8 @@
 //! In which order a scan goes, and the commands that read along it.
 
-use futures_util::TryStreamExt;
 use mongodb::{
     ClientSession,
-    bson::{Bson, DateTime, Document, RawDocumentBuf, doc},
+    bson::{Bson, DateTime, Document, doc},
     options::RunCursorCommandOptions,
     raw_batch_cursor::SessionRawBatchCursor,
 };
@@ -11,9 +10,9 @@ use mongodb::{
 use super::{
     Shared,
     catalog::{self, Index, updated_index},
-    decode, errors, head,
+    errors,
     route::{Route, all},
-    walk::Elements,
+    stretch::Within,
 };
 use crate::store::{DocRef, KeyRef, Scan, ScanKey, StoreError, Window};
 
@@ -50,12 +49,12 @@ impl Order {
 
 /// How a scan goes: in which order, along which index.
 pub(super) struct Way<'s> {
-    shared: &'s Shared,
-    scan: &'s Scan,
-    route: Route,
+    pub(super) shared: &'s Shared,
+    pub(super) scan: &'s Scan,
+    pub(super) route: Route,
     pub(super) order: Order,
     /// `None`: what the server chooses, and sorts.
-    index: Option<Index>,
+    pub(super) index: Option<Index>,
 }
 
 impl<'s> Way<'s> {
@@ -88,21 +87,13 @@ impl<'s> Way<'s> {
         Ok(Self { shared, scan, route, order, index })
     }
 
-    /// Whether the server may go far before it has anything to say. A scan by id that filters is
-    /// asked stretch by stretch.
+    /// Whether the server may have to search or to sort, and nothing bounds for how long.
     pub(super) fn searches(&self) -> bool {
         match self.order {
             Order::Id => self.route.index.is_some(),
-            Order::Updated | Order::Time => !self.route.filter.is_empty(),
+            Order::Updated | Order::Time => false,
             Order::UpdatedSorted | Order::TimeSorted => true,
         }
-    }
-
-    /// Whether it is cut into stretches. Where the server looks for what fits, it would else say
-    /// nothing until it finds something, and an expired snapshot would take all back.
-    pub(super) fn is_cut(&self) -> bool {
-        let filtered = !self.scan.window.is_open() || !self.route.filter.is_empty();
-        self.order == Order::Id && self.route.index.is_none() && filtered
     }
 
     /// Reads what is `within`. Replies after the first have `size` documents.
@@ -146,12 +137,17 @@ impl<'s> Way<'s> {
         command
     }
 
-    /// The keys of its order, in its direction.
-    fn sort(&self) -> Document {
-        let keys = match self.order {
+    /// The keys of its order.
+    pub(super) fn keys(&self) -> Document {
+        match self.order {
             Order::Id => doc! {"_id": 1},
             _ => updated_index(),
-        };
+        }
+    }
+
+    /// The same in its direction.
+    pub(super) fn sort(&self) -> Document {
+        let keys = self.keys();
         match self.scan.along.is_down() {
             true => keys.into_iter().map(|(name, _)| (name, Bson::Int32(-1))).collect(),
             false => keys,
@@ -189,113 +185,6 @@ impl<'s> Way<'s> {
             "cursor": {"batchSize": batch_size},
         }
     }
-}
-
-/// A part of the index that a scan goes along, in the order of the index.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Within {
-    /// The first key.
-    from: Option<Document>,
-    /// The first key that is beyond.
-    to: Option<Document>,
-}
-
-impl Within {
-    /// All that a scan has before it; the key that it goes on after may be in. `None`: nothing.
-    ///
-    /// Whoever names one end of an index is held by nothing at the other: a filter does not bound
-    /// what is then read.
-    pub(super) fn rest_of(way: &Way<'_>) -> Option<Self> {
-        let scan = way.scan;
-        let mut within = match way.order {
-            Order::Updated | Order::Time => Self::window(scan.window),
-            Order::Id if way.route.index.is_none() => Self::default(),
-            // Their filters say it.
-            Order::Id | Order::UpdatedSorted | Order::TimeSorted => return Some(Self::default()),
-        };
-        if let Some(key) = &scan.after {
-            within.set_begin(scan.along.is_down(), index_key(key));
-        }
-        let ms =
-            |key: &Option<Document>| key.as_ref()?.get_datetime("meta.lastUpdated").ok().copied();
-        let is_empty = ms(&within.from).zip(ms(&within.to)).is_some_and(|(from, to)| from >= to);
-        (!is_empty).then_some(within)
-    }
-
-    /// A window, and in it nothing but dates.
-    fn window(window: Window) -> Self {
-        let key = |ms, id| doc! {"meta.lastUpdated": DateTime::from_millis(ms), "_id": id};
-        if window.is_open() {
-            return Self::default();
-        }
-        let first = || key(i64::MIN, Bson::MinKey);
-        let last = || key(i64::MAX, Bson::MaxKey);
-        Self {
-            from: Some(window.after_ms.map_or_else(first, |ms| key(ms, Bson::MaxKey))),
-            to: Some(window.before_ms.map_or_else(last, |ms| key(ms, Bson::MinKey))),
-        }
-    }
-
-    /// Where it begins, on the way of a scan.
-    pub(super) fn begin(&self, down: bool) -> Option<&Document> {
-        if down { self.to.as_ref() } else { self.from.as_ref() }
-    }
-
-    /// Sets where it begins.
-    pub(super) fn set_begin(&mut self, down: bool, key: Document) {
-        *if down { &mut self.to } else { &mut self.from } = Some(key);
-    }
-
-    /// The same up to another end, if there is one.
-    pub(super) fn until(&self, down: bool, end: Option<&Document>) -> Self {
-        let mut part = self.clone();
-        if let Some(key) = end {
-            *if down { &mut part.from } else { &mut part.to } = Some(key.clone());
-        }
-        part
-    }
-}
-
-/// A stretch of a scan by id.
-#[derive(Debug)]
-pub(super) struct Stretch {
-    /// Its last key, where a scan can go on after it.
-    pub(super) last: Option<ScanKey>,
-    /// Where the next begins: the first key beyond it; from the last to the first, its last key.
-    pub(super) next: Document,
-}
-
-/// The next stretch of so many documents from a key on, as the index alone tells it. `None`: the
-/// rest is no longer.
-pub(super) async fn stretch(
-    shared: &Shared,
-    scan: &Scan,
-    from: Option<&Document>,
-    size: u32,
-    session: &mut ClientSession,
-) -> mongodb::error::Result<Option<Stretch>> {
-    let down = scan.along.is_down();
-    let order = doc! {"_id": if down { -1 } else { 1 }};
-    let collection = shared.collection(scan.ty);
-    let find = collection.find(doc! {}).sort(order).hint(Index::Key.hint());
-    let find = find.projection(doc! {"_id": 1}).skip((size - 1).into()).limit(2);
-    let find = match (from, down) {
-        (Some(key), false) => find.min(key.clone()),
-        (Some(key), true) => find.max(key.clone()),
-        (None, _) => find,
-    };
-    let mut cursor = find.session(&mut *session).await?;
-    let ends: Vec<RawDocumentBuf> = cursor.stream(session).try_collect().await?;
-    let [last, next] = ends.as_slice() else { return Ok(None) };
-    // A range has its first key in it and its end not.
-    let next = if down { last } else { next };
-    Ok(Some(Stretch { last: id_key(last), next: Document::try_from(&**next)? }))
-}
-
-/// The key that the `_id` of a document is.
-fn id_key(document: &RawDocumentBuf) -> Option<ScanKey> {
-    let id = Elements::of(document.as_bytes()).ok()?.find("_id")?;
-    Some(KeyRef::Id(head::doc_id(&id)?).to_key())
 }
 
 /// The index by lastUpdated, if it is there and has all in its order: it holds no text, which it
@@ -342,16 +231,6 @@ async fn index_of_dates(
         }
     }
     Ok(None)
-}
-
-/// The place of a scan's key in the index that the scan goes along.
-fn index_key(after: &ScanKey) -> Document {
-    match after {
-        ScanKey::Id(doc) => doc! {"_id": decode::key(doc)},
-        ScanKey::Updated(ms, doc) => {
-            doc! {"meta.lastUpdated": DateTime::from_millis(*ms), "_id": decode::key(doc)}
-        }
-    }
 }
 
 /// The window as a condition on dates; `None`: it is open.

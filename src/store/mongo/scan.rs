@@ -4,7 +4,7 @@
 //! What a scan holds for a client that reads nothing more is bounded: a reply that waits, one
 //! that is being encoded, and two batches.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use mongodb::{
@@ -20,8 +20,9 @@ use super::{
     encode, errors,
     head::Head,
     log,
-    order::{Order, Stretch, Way, Within, stretch},
+    order::{Order, Way},
     route::Route,
+    stretch::{Stretch, Within},
     unreadable,
 };
 use crate::store::{KeyRef, Scan, ScanBatch, ScanKey, StoreError, batch::Lines, detached};
@@ -89,15 +90,16 @@ async fn fetch(
     let way = Way::choose(shared, scan, route, &mut session);
     let way = shared.found(way).await?;
     let sizes = shared.answered(async { Ok(Sizes::of(shared, scan).await) }).await?;
-    let answers = Answers { shared, at_once: !way.searches() };
+    let life = match way.searches() {
+        true => Some(shared.answered(async { Ok(shared.snapshot_life().await) }).await?),
+        false => None,
+    };
+    let answers = Answers { shared, life };
     let Some(mut rest) = Within::rest_of(&way) else { return Ok(()) };
     let down = scan.along.is_down();
     loop {
         let next = match way.is_cut() {
-            true => {
-                let stretch = stretch(shared, scan, rest.begin(down), sizes.stretch, &mut session);
-                answers.wait(stretch).await?
-            }
+            true => answers.wait(way.stretch(&rest, sizes.stretch, &mut session)).await?,
             false => None,
         };
         let within = rest.until(down, next.as_ref().map(|stretch| &stretch.next));
@@ -124,8 +126,8 @@ async fn fetch(
 #[derive(Clone, Copy)]
 struct Answers<'s> {
     shared: &'s Shared,
-    /// It has something to say soon; else it may have to search or sort, as long as that takes.
-    at_once: bool,
+    /// It may have to search or sort, for as long as the snapshot lives.
+    life: Option<Duration>,
 }
 
 impl Answers<'_> {
@@ -134,9 +136,9 @@ impl Answers<'_> {
         call: impl Future<Output = mongodb::error::Result<T>>,
     ) -> Result<T, StoreError> {
         let call = async { call.await.map_err(|error| errors::in_snapshot(&error)) };
-        match self.at_once {
-            true => self.shared.found(call).await,
-            false => call.await,
+        match self.life {
+            None => self.shared.found(call).await,
+            Some(life) => self.shared.found_in(life, call).await,
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use mongodb::raw_batch_cursor::RawBatchCursor;
+use mongodb::{bson::doc, raw_batch_cursor::RawBatchCursor};
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -39,7 +39,30 @@ impl Shared {
         &self,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        within(self.silence * SEARCH, call).await
+        self.found_in(Duration::ZERO, call).await
+    }
+
+    /// The same where the search may take so long.
+    ///
+    /// # Errors
+    /// Those of the call; [`StoreError::Unavailable`] where there is no answer in time.
+    pub(super) async fn found_in<T>(
+        &self,
+        long: Duration,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        within(long + self.silence * SEARCH, call).await
+    }
+
+    /// How long a snapshot can be read: what takes longer the server ends by itself.
+    pub(super) async fn snapshot_life(&self) -> Duration {
+        const NAME: &str = "minSnapshotHistoryWindowInSeconds";
+        /// Who may not know (mongos does not) rather waits too long.
+        const UNKNOWN: Duration = Duration::from_secs(3_600);
+        let ask = doc! {"getParameter": 1, NAME: 1};
+        let reply = self.client.database("admin").run_command(ask).await.unwrap_or_default();
+        let seconds = reply.get_i32(NAME).ok().and_then(|seconds| seconds.try_into().ok());
+        seconds.map_or(UNKNOWN, Duration::from_secs)
     }
 }
 
