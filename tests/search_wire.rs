@@ -3,11 +3,14 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
 
 use reqwest::{Response, StatusCode, header};
 use serde_json::{Value, json};
-use support::{App, Bench, client, writes};
+use support::{App, Bench, client, stream::PATIENCE, writes};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -293,21 +296,80 @@ async fn a_form_is_read_to_its_end() {
     }
 }
 
+const BUNDLE: &str = "application/fhir+json";
+const NDJSON: &str = "application/fhir+ndjson";
+
+/// Whatever is written while it is read.
+const READS: [(&str, &str); 3] =
+    [("/fhir/Patient", BUNDLE), ("/fhir/Patient", NDJSON), ("/fhir/$export?_type=Patient", NDJSON)];
+
+/// A store with more than sockets hold.
+async fn with_much() -> Bench {
+    let (bench, text) = (support::embedded(), "x".repeat(100_000));
+    let patient = |n: usize| writes::put(&writes::patient(n, &text));
+    for hundred in 0..4 {
+        let some = (hundred * 100..hundred * 100 + 100).map(patient).collect();
+        writes::commit(&*bench.store, some).await;
+    }
+    bench
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_search_that_is_cut_short_has_no_end() {
-    let text = "x".repeat(100_000);
-    let patient = |n: usize| writes::put(&writes::patient(n, &text));
-    for accept in ["application/fhir+json", "application/fhir+ndjson"] {
-        let bench = support::embedded();
-        for hundred in 0..4 {
-            let some = (hundred * 100..hundred * 100 + 100).map(patient).collect();
-            writes::commit(&*bench.store, some).await;
-        }
+    for accept in [BUNDLE, NDJSON] {
+        let bench = with_much().await;
         let app = App::start(bench.store.clone()).await;
         // Its head, and no more than sockets hold; then the server stops.
         let response = get(&app, "/fhir/Patient", &[("Accept", accept)]).await;
         assert_eq!(response.status(), StatusCode::OK);
         app.stop().await;
         assert!(response.bytes().await.is_err(), "{accept}: half a result has no end");
+    }
+}
+
+/// An answer whose status is 200, and of which no more is read.
+async fn granted(app: &App, path: &str, accept: &str, version: &str) -> TcpStream {
+    let request = format!("GET {path} HTTP/{version}\r\nHost: x\r\nAccept: {accept}\r\n\r\n");
+    let ask = async {
+        loop {
+            let mut socket = TcpStream::connect(app.address).await.expect("a connection");
+            socket.write_all(request.as_bytes()).await.expect("written");
+            let mut status = [0; 12];
+            socket.read_exact(&mut status).await.expect("a status");
+            if status.ends_with(b" 200") {
+                return socket;
+            }
+            assert!(status.ends_with(b" 503"), "{}", String::from_utf8_lossy(&status));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ask).await.expect("a place, in time")
+}
+
+/// HTTP/1.0 has no chunks: an answer ends with its connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_an_answer_of_http_1_0_ends_by_a_reset() {
+    let bench = with_much().await;
+    let app = App::start(bench.store.clone()).await;
+    let mut halves = Vec::new();
+    for (path, accept) in READS {
+        halves.push(granted(&app, path, accept, "1.0").await);
+    }
+    app.stop().await;
+    for (mut half, read) in halves.into_iter().zip(READS) {
+        let ended = half.read_to_end(&mut Vec::new()).await;
+        let error = ended.expect_err("half an answer has no end in order");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{read:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_answer_of_http_1_0_ends_in_order() {
+    let (app, _bench) = with_patients(support::embedded()).await;
+    for (path, accept) in READS {
+        let (mut socket, mut text) = (granted(&app, path, accept, "1.0").await, String::new());
+        socket.read_to_string(&mut text).await.expect("an end in order");
+        assert_eq!(text.matches("\"resourceType\":\"Patient\"").count(), 300, "{path}, {accept}");
+        assert!(text.ends_with(if accept == NDJSON { "}\n" } else { "}]}" }), "{path}, {accept}");
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Traffic {
     /// Whoever had something to write when it was last their turn waits for room.
     behind: AtomicBool,
     written: AtomicU64,
+    /// An answer has no end but the connection's.
+    until_close: AtomicBool,
 }
 
 impl Traffic {
@@ -47,6 +49,11 @@ impl Traffic {
     /// There is more to write than there was room for.
     pub(super) fn is_behind(&self) -> bool {
         self.behind.load(Relaxed)
+    }
+
+    /// What goes over it from here on is whole once the connection is closed in order.
+    pub(super) fn lasts_until_close(&self) {
+        self.until_close.store(true, Relaxed);
     }
 
     /// How many bytes were written.
@@ -99,6 +106,7 @@ impl Guard {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.traffic.full.store(written.is_pending(), Relaxed);
+        self.socket.is_half(self.traffic.until_close.load(Relaxed));
         let written = match written {
             Poll::Ready(written) => written.map_err(|error| given_up(error, &self.cut_off)),
             Poll::Pending => {
@@ -169,6 +177,8 @@ impl AsyncWrite for Guard {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.socket).poll_shutdown(cx)
+        ready!(Pin::new(&mut *self.socket).poll_shutdown(cx))?;
+        self.socket.is_half(false);
+        Poll::Ready(Ok(()))
     }
 }
