@@ -172,6 +172,8 @@ impl AsyncWrite for Guard {
     /// hyper flushes once it has written all that it holds.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut *self.socket).poll_flush(cx))?;
+        // Nothing waits for the client to take it: from here on the kernel looks after it again.
+        let _ = self.socket.give_up_after(Some(self.deadline));
         self.takeover.flushed();
         Poll::Ready(Ok(()))
     }
@@ -180,5 +182,37 @@ impl AsyncWrite for Guard {
         ready!(Pin::new(&mut *self.socket).poll_shutdown(cx))?;
         self.socket.is_half(false);
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_looks_after_who_has_taken_all_again() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let socket = Socket::new(TcpStream::connect(listener.local_addr()?).await?, None);
+        let (mut client, _) = listener.accept().await?;
+        let deadline = Duration::from_secs(7);
+        socket.give_up_after(Some(deadline))?;
+        let mut guard = Guard::new(socket, deadline, &Takeover::default(), &CutOff::default());
+        let known = |guard: &Guard| socket2::SockRef::from(&*guard.socket).tcp_user_timeout();
+        let (bytes, mut written) = (vec![b'x'; 1 << 20], 0);
+        while let Some(count) = guard.write(&bytes).now_or_never() {
+            written += count?;
+        }
+        assert_eq!(known(&guard)?.unwrap_or_default(), Duration::ZERO, "a write waits");
+        client.read_exact(&mut vec![0; written]).await?;
+        guard.write_all(&bytes[..1]).await?;
+        guard.flush().await?;
+        assert_eq!(known(&guard)?, Some(deadline));
+        Ok(())
     }
 }
