@@ -4,13 +4,19 @@
 mod support;
 
 use std::{
-    io::ErrorKind,
+    io::{ErrorKind, Write},
     time::{Duration, Instant},
 };
 
+use flate2::write::GzDecoder;
 use reqwest::{Response, StatusCode, header};
 use serde_json::{Value, json};
-use support::{App, Bench, client, stream::PATIENCE, writes};
+use support::{
+    App, Bench, client,
+    sparse::{Says, Sparse},
+    stream::PATIENCE,
+    writes,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -371,5 +377,74 @@ async fn a_whole_answer_of_http_1_0_ends_in_order() {
         socket.read_to_string(&mut text).await.expect("an end in order");
         assert_eq!(text.matches("\"resourceType\":\"Patient\"").count(), 300, "{path}, {accept}");
         assert!(text.ends_with(if accept == NDJSON { "}\n" } else { "}]}" }), "{path}, {accept}");
+    }
+}
+
+/// One patient, and scans that find nothing for long.
+async fn finding_nothing(says: Says) -> (App, tokio::sync::watch::Sender<bool>, Bench) {
+    let bench = support::embedded();
+    writes::commit(&*bench.store, vec![writes::put(&writes::patient(1, "Maier"))]).await;
+    let (sparse, find) = Sparse::over(&bench.store, says);
+    (App::with(sparse, &["--max-scans", "1", "--keep-alive", "0.2"]).await, find, bench)
+}
+
+/// Who has gone is heard of by writing alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_while_nothing_is_found_leaves_its_turn() {
+    for says in [Says::Stretches, Says::Nothing] {
+        let (app, _find, _bench) = finding_nothing(says).await;
+        for version in ["1.1", "1.0"] {
+            for (path, accept) in READS {
+                drop(granted(&app, path, accept, version).await);
+            }
+        }
+        granted(&app, "/fhir/Patient", NDJSON, "1.1").await;
+    }
+}
+
+/// Reads until it ends with two blank lines; or to its end.
+async fn read_on(response: &mut Response, decoded: &mut GzDecoder<Vec<u8>>, gzip: bool, all: bool) {
+    while all || !decoded.get_ref().ends_with(b"\n\n") {
+        let chunk = tokio::time::timeout(PATIENCE, response.chunk()).await.expect("it goes on");
+        let Some(chunk) = chunk.expect("no end before its end") else { return };
+        match gzip {
+            true => decoded.write_all(&chunk).and_then(|()| decoded.flush()).expect("gzip"),
+            false => decoded.get_mut().extend_from_slice(&chunk),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stays_while_nothing_is_found_hears_blank_lines() {
+    for says in [Says::Stretches, Says::Nothing] {
+        let (app, find, _bench) = finding_nothing(says).await;
+        for ((path, accept), gzip) in
+            READS.into_iter().flat_map(|read| [false, true].map(|gzip| (read, gzip)))
+        {
+            find.send_replace(false);
+            let coding = if gzip { "gzip" } else { "identity" };
+            let headers = [("Accept", accept), ("Accept-Encoding", coding)];
+            let mut response = get(&app, path, &headers).await;
+            assert_eq!(response.status(), StatusCode::OK, "{path}, {accept}");
+            assert_eq!(response.headers().contains_key(header::CONTENT_ENCODING), gzip);
+            let mut decoded = GzDecoder::new(Vec::new());
+            read_on(&mut response, &mut decoded, gzip, false).await;
+            find.send_replace(true);
+            read_on(&mut response, &mut decoded, gzip, true).await;
+            let text = String::from_utf8(std::mem::take(decoded.get_mut())).expect("text");
+            let found = match accept {
+                BUNDLE => {
+                    serde_json::from_str::<Value>(&text).expect("JSON")["entry"][0]["resource"]
+                        .clone()
+                }
+                _ => {
+                    let mut lines = text.lines().filter(|line| !line.is_empty());
+                    let line = serde_json::from_str(lines.next().expect("a line")).expect("JSON");
+                    assert_eq!(lines.next(), None, "{text}");
+                    line
+                }
+            };
+            assert_eq!(found["id"], "p1", "{path}, {accept}: {text}");
+        }
     }
 }
