@@ -8,7 +8,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -18,7 +18,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 
 use super::{
@@ -35,6 +35,8 @@ pub(super) struct Traffic {
     full: AtomicBool,
     /// Whoever had something to write when it was last their turn waits for room.
     behind: AtomicBool,
+    /// When that was last so.
+    behind_at: Mutex<Option<Instant>>,
     written: AtomicU64,
     /// An answer has no end but the connection's.
     until_close: AtomicBool,
@@ -43,7 +45,20 @@ pub(super) struct Traffic {
 impl Traffic {
     /// All has been written that there is, or that there is room for.
     pub(super) fn settles(&self) {
-        self.behind.store(self.full.load(Relaxed), Relaxed);
+        let full = self.full.load(Relaxed);
+        let was_behind = self.behind.swap(full, Relaxed);
+        if full || was_behind {
+            let now = Some(Instant::now());
+            *self.behind_at.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        }
+    }
+
+    /// When there was last more to write than there was room for.
+    pub(super) fn behind_at(&self) -> Option<Instant> {
+        match self.is_behind() {
+            true => Some(Instant::now()),
+            false => *self.behind_at.lock().unwrap_or_else(PoisonError::into_inner),
+        }
     }
 
     /// There is more to write than there was room for.
