@@ -96,7 +96,7 @@ impl StoreArgs {
 /// How streams behave.
 #[derive(Debug, Clone, Args)]
 pub struct StreamArgs {
-    /// After how much silence a stream gets a comment (seconds)
+    /// After how much silence a stream gets a comment, any other answer a blank line (seconds)
     #[arg(long, env = "FHIRTAIL_KEEP_ALIVE", default_value = "15", value_name = "S",
           value_parser = some_seconds)]
     pub keep_alive: Duration,

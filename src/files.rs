@@ -4,18 +4,32 @@ use tracing::{info, warn};
 
 use crate::config::{LimitArgs, USUAL_STREAMS};
 
-/// Files that are not streams': the store's, connections to it, other requests.
+/// Files that are no client's: the store's, and connections to it.
+const OWN: u64 = 128;
+
+/// Files that are not streams': those, and other requests.
 const OTHERS: u64 = 256;
+
+/// How many connections there may be that carry no stream.
+const OTHER_CONNECTIONS: usize = 1024;
+
+/// What there is room for.
+#[derive(Debug)]
+pub(crate) struct Room {
+    pub(crate) limits: LimitArgs,
+    /// How many connections may be open at once.
+    pub(crate) connections: usize,
+}
 
 /// Raises what the process may have open to what the system lets it, and takes no more streams
 /// than then fit, which is said: it is a fault only where somebody asked for a number.
-#[must_use]
-pub(crate) fn make_room(limits: LimitArgs) -> LimitArgs {
+pub(crate) fn make_room(limits: LimitArgs) -> Room {
     let files = rlimit::increase_nofile_limit(u64::MAX).or_else(|error| {
         warn!(%error, "the limit of open files can't be raised");
         rlimit::Resource::NOFILE.get().map(|(soft, _)| soft)
     });
-    let max_streams = fitting(files.unwrap_or(u64::MAX), limits.max_streams);
+    let files = files.unwrap_or(u64::MAX);
+    let max_streams = fitting(files, limits.max_streams);
     if max_streams < limits.max_streams {
         let wanted = limits.max_streams;
         if wanted == USUAL_STREAMS {
@@ -31,13 +45,23 @@ pub(crate) fn make_room(limits: LimitArgs) -> LimitArgs {
             );
         }
     }
-    LimitArgs { max_streams, ..limits }
+    let limits = LimitArgs { max_streams, ..limits };
+    Room { limits, connections: connections(files, max_streams) }
 }
 
 /// How many streams of those wanted fit into so many open files. At least half of the files are
 /// for streams.
 fn fitting(files: u64, wanted: usize) -> usize {
-    let room = files - OTHERS.min(files / 2);
+    at_most(files - OTHERS.min(files / 2), wanted)
+}
+
+/// How many connections, so many of them streams, fit into so many open files. Whoever comes then
+/// waits, and takes no file from the store. At least three quarters of the files are for them.
+fn connections(files: u64, streams: usize) -> usize {
+    at_most(files - OWN.min(files / 4), streams.saturating_add(OTHER_CONNECTIONS))
+}
+
+fn at_most(room: u64, wanted: usize) -> usize {
     usize::try_from(room).map_or(wanted, |room| room.min(wanted))
 }
 
@@ -54,5 +78,18 @@ mod tests {
         assert_eq!(fitting(100, 20_000), 50);
         assert_eq!(fitting(100, 3), 3);
         assert_eq!(fitting(0, 3), 0);
+    }
+
+    #[test]
+    fn as_many_connections_as_fit_beside_the_store() {
+        assert_eq!(connections(u64::MAX, 20_000), 21_024);
+        assert_eq!(connections(21_152, 20_000), 21_024);
+        assert_eq!(connections(21_151, 20_000), 21_023);
+        assert_eq!(connections(100, 3), 75);
+        assert_eq!(connections(0, 3), 0);
+        for files in [8, 100, 1024, 4096, 20_256] {
+            let (streams, all) = (fitting(files, 20_000), connections(files, 20_000));
+            assert!(all > streams && (all as u64) < files, "{files}: there is room for requests");
+        }
     }
 }

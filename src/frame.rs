@@ -145,6 +145,10 @@ const REASONS: &str = "urn:fhirtail:deleted-reason";
 /// A comment that keeps proxies and clients from thinking the stream dead.
 pub const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
+/// The same where there are no comments: a blank line, between two lines or two of a Bundle's
+/// tokens.
+pub const BLANK: Bytes = Bytes::from_static(b"\n");
+
 /// Why a stream ends before all is sent. It has no id: the client's position stays.
 #[must_use]
 pub fn outcome(json: &[u8]) -> Bytes {

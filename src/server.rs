@@ -41,9 +41,6 @@ pub enum ServeError {
     Io(#[from] std::io::Error),
 }
 
-/// How many connections there may be that carry no stream.
-const OTHER_CONNECTIONS: usize = 1024;
-
 /// How long after the drain connections that still stand are waited for.
 const LAST_WAIT: Duration = Duration::from_secs(3);
 
@@ -86,9 +83,8 @@ impl Server {
         let options = Arc::new(options(args, metrics));
         let drain = CancellationToken::new();
         let hub = hub.await?;
-        let limit = files::make_room(args.limit);
-        let most = limit.max_streams.saturating_add(OTHER_CONNECTIONS);
-        let limits = Arc::new(Limits::new(&limit));
+        let room = files::make_room(args.limit);
+        let limits = Arc::new(Limits::new(&room.limits));
         let roll = Arc::default();
         let bodies = Arc::new(Bodies::new(args.stream.body_limit, args.stream.read_deadline));
         let state = AppState { store, hub, options, limits, bodies, roll, drain };
@@ -97,7 +93,7 @@ impl Server {
             drain_over: args.stream.drain,
             write_deadline: args.stream.write_deadline,
             head_deadline: args.stream.read_deadline,
-            most,
+            most: room.connections,
         };
         Ok(Self { listener, address, state, connection, tls, tasks, stop })
     }

@@ -233,6 +233,19 @@ async fn assert_refused(response: Response, status: u16) {
     assert_eq!(outcome["issue"][0]["code"], "throttled");
 }
 
+/// A stream that has the socket to itself ends with it: a proxy shall put nobody else's request
+/// there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_says_that_its_connection_ends_with_it() {
+    let bench = support::embedded();
+    let app = App::start(bench.store.clone()).await;
+    for query in [ALL, "/fhir/$export?_until=2020-01-01T00:00:00Z"] {
+        let stream = EventStream::open(&app.url(query), None).await;
+        assert_eq!(stream.response_headers[header::CONNECTION], "close", "{query}");
+        assert_eq!(stream.response_headers[header::TRANSFER_ENCODING], "chunked", "{query}");
+    }
+}
+
 /// A browser hears in the stream that there is no place, others by the status; whoever goes
 /// leaves a place.
 #[tokio::test(flavor = "multi_thread")]

@@ -3,11 +3,20 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{ErrorKind, Write},
+    time::{Duration, Instant},
+};
 
+use flate2::write::GzDecoder;
 use reqwest::{Response, StatusCode, header};
 use serde_json::{Value, json};
-use support::{App, Bench, client, writes};
+use support::{
+    App, Bench, client,
+    sparse::{Says, Sparse},
+    stream::PATIENCE,
+    writes,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -293,21 +302,149 @@ async fn a_form_is_read_to_its_end() {
     }
 }
 
+const BUNDLE: &str = "application/fhir+json";
+const NDJSON: &str = "application/fhir+ndjson";
+
+/// Whatever is written while it is read.
+const READS: [(&str, &str); 3] =
+    [("/fhir/Patient", BUNDLE), ("/fhir/Patient", NDJSON), ("/fhir/$export?_type=Patient", NDJSON)];
+
+/// A store with more than sockets hold.
+async fn with_much() -> Bench {
+    let (bench, text) = (support::embedded(), "x".repeat(100_000));
+    let patient = |n: usize| writes::put(&writes::patient(n, &text));
+    for hundred in 0..4 {
+        let some = (hundred * 100..hundred * 100 + 100).map(patient).collect();
+        writes::commit(&*bench.store, some).await;
+    }
+    bench
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_search_that_is_cut_short_has_no_end() {
-    let text = "x".repeat(100_000);
-    let patient = |n: usize| writes::put(&writes::patient(n, &text));
-    for accept in ["application/fhir+json", "application/fhir+ndjson"] {
-        let bench = support::embedded();
-        for hundred in 0..4 {
-            let some = (hundred * 100..hundred * 100 + 100).map(patient).collect();
-            writes::commit(&*bench.store, some).await;
-        }
+    for accept in [BUNDLE, NDJSON] {
+        let bench = with_much().await;
         let app = App::start(bench.store.clone()).await;
         // Its head, and no more than sockets hold; then the server stops.
         let response = get(&app, "/fhir/Patient", &[("Accept", accept)]).await;
         assert_eq!(response.status(), StatusCode::OK);
         app.stop().await;
         assert!(response.bytes().await.is_err(), "{accept}: half a result has no end");
+    }
+}
+
+/// An answer whose status is 200, and of which no more is read.
+async fn granted(app: &App, path: &str, accept: &str, version: &str) -> TcpStream {
+    let request = format!("GET {path} HTTP/{version}\r\nHost: x\r\nAccept: {accept}\r\n\r\n");
+    let ask = async {
+        loop {
+            let mut socket = TcpStream::connect(app.address).await.expect("a connection");
+            socket.write_all(request.as_bytes()).await.expect("written");
+            let mut status = [0; 12];
+            socket.read_exact(&mut status).await.expect("a status");
+            if status.ends_with(b" 200") {
+                return socket;
+            }
+            assert!(status.ends_with(b" 503"), "{}", String::from_utf8_lossy(&status));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ask).await.expect("a place, in time")
+}
+
+/// HTTP/1.0 has no chunks: an answer ends with its connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_an_answer_of_http_1_0_ends_by_a_reset() {
+    let bench = with_much().await;
+    let app = App::start(bench.store.clone()).await;
+    let mut halves = Vec::new();
+    for (path, accept) in READS {
+        halves.push(granted(&app, path, accept, "1.0").await);
+    }
+    app.stop().await;
+    for (mut half, read) in halves.into_iter().zip(READS) {
+        let ended = half.read_to_end(&mut Vec::new()).await;
+        let error = ended.expect_err("half an answer has no end in order");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{read:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_answer_of_http_1_0_ends_in_order() {
+    let (app, _bench) = with_patients(support::embedded()).await;
+    for (path, accept) in READS {
+        let (mut socket, mut text) = (granted(&app, path, accept, "1.0").await, String::new());
+        socket.read_to_string(&mut text).await.expect("an end in order");
+        assert_eq!(text.matches("\"resourceType\":\"Patient\"").count(), 300, "{path}, {accept}");
+        assert!(text.ends_with(if accept == NDJSON { "}\n" } else { "}]}" }), "{path}, {accept}");
+    }
+}
+
+/// One patient, and scans that find nothing for long.
+async fn finding_nothing(says: Says) -> (App, tokio::sync::watch::Sender<bool>, Bench) {
+    let bench = support::embedded();
+    writes::commit(&*bench.store, vec![writes::put(&writes::patient(1, "Maier"))]).await;
+    let (sparse, find) = Sparse::over(&bench.store, says);
+    (App::with(sparse, &["--max-scans", "1", "--keep-alive", "0.2"]).await, find, bench)
+}
+
+/// Who has gone is heard of by writing alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_while_nothing_is_found_leaves_its_turn() {
+    for says in [Says::Stretches, Says::Nothing] {
+        let (app, _find, _bench) = finding_nothing(says).await;
+        for version in ["1.1", "1.0"] {
+            for (path, accept) in READS {
+                drop(granted(&app, path, accept, version).await);
+            }
+        }
+        granted(&app, "/fhir/Patient", NDJSON, "1.1").await;
+    }
+}
+
+/// Reads until it ends with two blank lines; or to its end.
+async fn read_on(response: &mut Response, decoded: &mut GzDecoder<Vec<u8>>, gzip: bool, all: bool) {
+    while all || !decoded.get_ref().ends_with(b"\n\n") {
+        let chunk = tokio::time::timeout(PATIENCE, response.chunk()).await.expect("it goes on");
+        let Some(chunk) = chunk.expect("no end before its end") else { return };
+        match gzip {
+            true => decoded.write_all(&chunk).and_then(|()| decoded.flush()).expect("gzip"),
+            false => decoded.get_mut().extend_from_slice(&chunk),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stays_while_nothing_is_found_hears_blank_lines() {
+    for says in [Says::Stretches, Says::Nothing] {
+        let (app, find, _bench) = finding_nothing(says).await;
+        for ((path, accept), gzip) in
+            READS.into_iter().flat_map(|read| [false, true].map(|gzip| (read, gzip)))
+        {
+            find.send_replace(false);
+            let coding = if gzip { "gzip" } else { "identity" };
+            let headers = [("Accept", accept), ("Accept-Encoding", coding)];
+            let mut response = get(&app, path, &headers).await;
+            assert_eq!(response.status(), StatusCode::OK, "{path}, {accept}");
+            assert_eq!(response.headers().contains_key(header::CONTENT_ENCODING), gzip);
+            let mut decoded = GzDecoder::new(Vec::new());
+            read_on(&mut response, &mut decoded, gzip, false).await;
+            find.send_replace(true);
+            read_on(&mut response, &mut decoded, gzip, true).await;
+            let text = String::from_utf8(std::mem::take(decoded.get_mut())).expect("text");
+            let found = match accept {
+                BUNDLE => {
+                    serde_json::from_str::<Value>(&text).expect("JSON")["entry"][0]["resource"]
+                        .clone()
+                }
+                _ => {
+                    let mut lines = text.lines().filter(|line| !line.is_empty());
+                    let line = serde_json::from_str(lines.next().expect("a line")).expect("JSON");
+                    assert_eq!(lines.next(), None, "{text}");
+                    line
+                }
+            };
+            assert_eq!(found["id"], "p1", "{path}, {accept}: {text}");
+        }
     }
 }

@@ -71,6 +71,7 @@ async fn carry(
                 let rest = wire.chunk_now(coding.encode(chunk)?)?;
                 drop(turn);
                 wire.all(rest).await?;
+                wire.rests();
             }
             Some(Piece::Level(outgoing)) => return Ok(Some(outgoing)),
             None => return Ok(None),
@@ -104,10 +105,20 @@ async fn in_turn<'t, S: Stream>(
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::Cell, sync::Arc, time::Duration};
+
     use futures_util::FutureExt;
-    use tokio::sync::mpsc;
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream},
+        sync::mpsc,
+    };
 
     use super::*;
+    use crate::{
+        connection::{Patience, Socket},
+        session::CutOff,
+    };
 
     #[tokio::test]
     async fn a_piece_is_made_in_a_turn_and_waited_for_in_none() {
@@ -135,5 +146,37 @@ mod tests {
         drop(tell);
         let (end, _) = in_turn(pieces, &turns).await;
         assert_eq!(end, None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_kernel_looks_after_who_has_taken_a_piece_again() -> io::Result<()> {
+        // More than the sockets between server and client hold.
+        const BYTES: usize = 32 << 20;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let socket = TcpStream::connect(listener.local_addr()?).await?;
+        let (mut client, _) = listener.accept().await?;
+        let (same, known) = (socket2::SockRef::from(&socket).try_clone()?, Cell::new(None));
+        let deadline = Duration::from_secs(7);
+        let patience = Patience { deadline, drain: Default::default(), drain_over: deadline };
+        let wire = Wire::new(Socket::new(socket, None), Arc::new(patience), CutOff::default());
+        let known = &known;
+        let pieces = async_stream::stream! {
+            yield Ok(Piece::Chunk(vec![b'x'; BYTES].into()));
+            known.set(same.tcp_user_timeout().expect("a socket"));
+        };
+        let taken = async {
+            let (mut part, mut taken) = (vec![0; 1 << 16], 0);
+            while taken < BYTES {
+                taken += client.read(&mut part).await?;
+            }
+            io::Result::Ok(())
+        };
+        let (mut coding, turns) = (Coding::new(false), Semaphore::new(1));
+        let (carried, taken) = tokio::join!(carry(&wire, &mut coding, pieces, &turns), taken);
+        assert!(carried?.is_none());
+        taken?;
+        assert_eq!(known.take(), Some(deadline));
+        Ok(())
     }
 }

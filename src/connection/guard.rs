@@ -8,7 +8,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -18,7 +18,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 
 use super::{
@@ -35,18 +35,40 @@ pub(super) struct Traffic {
     full: AtomicBool,
     /// Whoever had something to write when it was last their turn waits for room.
     behind: AtomicBool,
+    /// When that was last so.
+    behind_at: Mutex<Option<Instant>>,
     written: AtomicU64,
+    /// An answer has no end but the connection's.
+    until_close: AtomicBool,
 }
 
 impl Traffic {
     /// All has been written that there is, or that there is room for.
     pub(super) fn settles(&self) {
-        self.behind.store(self.full.load(Relaxed), Relaxed);
+        let full = self.full.load(Relaxed);
+        let was_behind = self.behind.swap(full, Relaxed);
+        if full || was_behind {
+            let now = Some(Instant::now());
+            *self.behind_at.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        }
+    }
+
+    /// When there was last more to write than there was room for.
+    pub(super) fn behind_at(&self) -> Option<Instant> {
+        match self.is_behind() {
+            true => Some(Instant::now()),
+            false => *self.behind_at.lock().unwrap_or_else(PoisonError::into_inner),
+        }
     }
 
     /// There is more to write than there was room for.
     pub(super) fn is_behind(&self) -> bool {
         self.behind.load(Relaxed)
+    }
+
+    /// What goes over it from here on is whole once the connection is closed in order.
+    pub(super) fn lasts_until_close(&self) {
+        self.until_close.store(true, Relaxed);
     }
 
     /// How many bytes were written.
@@ -99,6 +121,7 @@ impl Guard {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.traffic.full.store(written.is_pending(), Relaxed);
+        self.socket.is_half(self.traffic.until_close.load(Relaxed));
         let written = match written {
             Poll::Ready(written) => written.map_err(|error| given_up(error, &self.cut_off)),
             Poll::Pending => {
@@ -164,11 +187,47 @@ impl AsyncWrite for Guard {
     /// hyper flushes once it has written all that it holds.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut *self.socket).poll_flush(cx))?;
+        // Nothing waits for the client to take it: from here on the kernel looks after it again.
+        let _ = self.socket.give_up_after(Some(self.deadline));
         self.takeover.flushed();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.socket).poll_shutdown(cx)
+        ready!(Pin::new(&mut *self.socket).poll_shutdown(cx))?;
+        self.socket.is_half(false);
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_looks_after_who_has_taken_all_again() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let socket = Socket::new(TcpStream::connect(listener.local_addr()?).await?, None);
+        let (mut client, _) = listener.accept().await?;
+        let deadline = Duration::from_secs(7);
+        socket.give_up_after(Some(deadline))?;
+        let mut guard = Guard::new(socket, deadline, &Takeover::default(), &CutOff::default());
+        let known = |guard: &Guard| socket2::SockRef::from(&*guard.socket).tcp_user_timeout();
+        let (bytes, mut written) = (vec![b'x'; 1 << 20], 0);
+        while let Some(count) = guard.write(&bytes).now_or_never() {
+            written += count?;
+        }
+        assert_eq!(known(&guard)?.unwrap_or_default(), Duration::ZERO, "a write waits");
+        client.read_exact(&mut vec![0; written]).await?;
+        guard.write_all(&bytes[..1]).await?;
+        guard.flush().await?;
+        assert_eq!(known(&guard)?, Some(deadline));
+        Ok(())
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, HttpBody},
     extract::ConnectInfo,
     http::{Request, Response, Version},
 };
@@ -35,7 +35,7 @@ use super::{
     coding::Coding,
     direct::Direct,
     greeting::{Tongue, tongue},
-    guard::Guard,
+    guard::{Guard, Traffic},
     http2,
     socket::Socket,
     takeover::{Offered, Takeover},
@@ -94,9 +94,10 @@ impl Client<'_> {
     async fn in_the_clear(&self, socket: Socket) -> Result<Option<Direct>, Error> {
         let takeover = Takeover::of_socket();
         let mut guard = self.guard(socket, &takeover);
+        let traffic = guard.traffic();
         match self.begins(tongue(&mut guard)).await? {
             Tongue::Http1 => {
-                let Some((stream, guard)) = self.http1(guard, takeover).await? else {
+                let Some((stream, guard)) = self.http1(guard, takeover, traffic).await? else {
                     return Ok(None);
                 };
                 let Offered { outgoing, gzip } = stream;
@@ -106,7 +107,6 @@ impl Client<'_> {
                 Ok(Some(Direct { wire, peer, coding, outgoing }))
             }
             Tongue::Http2 => {
-                let traffic = guard.traffic();
                 http2::speak(self, guard, traffic).await?;
                 Ok(None)
             }
@@ -117,13 +117,13 @@ impl Client<'_> {
     async fn encrypted(&self, socket: Socket, config: Arc<ServerConfig>) -> Result<(), Error> {
         let takeover = Takeover::default();
         let guard = self.guard(socket, &takeover);
+        let traffic = guard.traffic();
         match self.begins(tls::accept(guard, config)).await? {
             None => Ok(()),
             Some(stream) if tls::speaks_http2(&stream) => {
-                let traffic = stream.get_ref().0.traffic();
                 Ok(http2::speak(self, stream, traffic).await?)
             }
-            Some(stream) => self.http1(stream, takeover).await.map(drop),
+            Some(stream) => self.http1(stream, takeover, traffic).await.map(drop),
         }
     }
 
@@ -146,7 +146,12 @@ impl Client<'_> {
     }
 
     /// Speaks HTTP/1. A stream may take its IO away.
-    async fn http1<I>(&self, io: I, takeover: Takeover) -> Result<Option<(Offered, I)>, Error>
+    async fn http1<I>(
+        &self,
+        io: I,
+        takeover: Takeover,
+        traffic: Arc<Traffic>,
+    ) -> Result<Option<(Offered, I)>, Error>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -158,7 +163,7 @@ impl Client<'_> {
             .half_close(true)
             .timer(TokioTimer::new())
             .header_read_timeout(self.shared.options.head_deadline)
-            .serve_connection(TokioIo::new(io), self.service(&takeover));
+            .serve_connection(TokioIo::new(io), self.service(&takeover, traffic));
         let mut drained = Box::pin(self.shared.drain.cancelled());
         let offered = poll_fn(|cx| {
             if !draining && drained.as_mut().poll(cx).is_ready() {
@@ -178,6 +183,7 @@ impl Client<'_> {
     fn service(
         &self,
         takeover: &Takeover,
+        traffic: Arc<Traffic>,
     ) -> impl Service<
         Request<Incoming>,
         Response = Response<Body>,
@@ -188,8 +194,16 @@ impl Client<'_> {
         let cut_off = self.cut_off.clone();
         service_fn(move |request: Request<Incoming>| {
             // HTTP/1.0 knows no chunks.
-            let takeover = (request.version() == Version::HTTP_11).then(|| takeover.clone());
-            routes.answer(request.map(Body::new), takeover, cut_off.clone())
+            let has_chunks = request.version() == Version::HTTP_11;
+            let (takeover, traffic) = (has_chunks.then(|| takeover.clone()), Arc::clone(&traffic));
+            let answer = routes.answer(request.map(Body::new), takeover, cut_off.clone());
+            async move {
+                let answer = answer.await?;
+                if !has_chunks && answer.body().size_hint().exact().is_none() {
+                    traffic.lasts_until_close();
+                }
+                Ok(answer)
+            }
         })
     }
 

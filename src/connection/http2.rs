@@ -19,7 +19,7 @@ use hyper::{
     server::conn::http2,
     service::{Service, service_fn},
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
@@ -28,6 +28,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    clock::Clock,
     flow::{Flow, PIECE, Pieces},
     guard::Traffic,
     http::Client,
@@ -75,7 +76,7 @@ where
     let (requests, mut known) = watch::channel(Requests::default());
     let runs = Runs::new(client, requests, &traffic);
     let connection = http2::Builder::new(runs)
-        .timer(TokioTimer::new())
+        .timer(Clock(Arc::clone(&traffic)))
         .max_concurrent_streams(MOST_STREAMS)
         .max_header_list_size(MOST_HEAD)
         .header_table_size(HEADER_TABLE)

@@ -34,6 +34,7 @@ mod audience;
 mod audiences;
 mod carrier;
 mod chunked;
+mod clock;
 mod coding;
 mod crowd;
 mod direct;

@@ -18,6 +18,8 @@ pub(super) struct Socket {
     stream: TcpStream,
     /// The kernel has a deadline for it.
     watched: AtomicBool,
+    /// What it carries ends where it ends, and is not whole.
+    half: bool,
     _open: Counted,
     _room: Option<OwnedSemaphorePermit>,
 }
@@ -26,7 +28,12 @@ impl Socket {
     /// A socket that was let in, and keeps its place until it is closed.
     pub(super) fn new(stream: TcpStream, room: Option<OwnedSemaphorePermit>) -> Self {
         let (watched, open) = (AtomicBool::new(false), gauge!("fhirtail_connections"));
-        Self { stream, watched, _open: Counted::new(open), _room: room }
+        Self { stream, watched, half: false, _open: Counted::new(open), _room: room }
+    }
+
+    /// Whether what it carries would look whole if it were closed now, and is not.
+    pub(super) fn is_half(&mut self, half: bool) {
+        self.half = half;
     }
 
     /// Writes what the kernel has room for, be it little: it tells that a socket is writable only
@@ -57,6 +64,16 @@ impl Socket {
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     pub(super) fn give_up_after(&self, _: Option<Duration>) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Drop for Socket {
+    /// By itself the kernel closes in order, whatever was sent: half an answer ends by a reset.
+    fn drop(&mut self) {
+        if self.half {
+            // A socket that can't be told so is gone.
+            let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
     }
 }
 

@@ -74,6 +74,8 @@ impl Takeover {
             let body = coded(outgoing, Coding::new(self.gzip));
             return (head, Body::from_stream(body)).into_response();
         };
+        // It ends with the connection, and no other request goes over it (RFC 9112 §9.6).
+        head.insert(header::CONNECTION, HeaderValue::from_static("close"));
         let stream = Offered { outgoing: Box::new(outgoing), gzip: self.gzip };
         (head, Body::new(Offer { socket, stream: Some(stream) })).into_response()
     }

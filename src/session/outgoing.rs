@@ -33,7 +33,7 @@ const PATIENCE: u32 = 5;
 /// The times of a stream.
 #[derive(Debug, Clone)]
 pub struct Times {
-    /// After how much silence a comment is sent.
+    /// After how much silence a comment is sent, or a blank line.
     pub keep_alive: Duration,
     /// How long a client waits before it comes again.
     pub retry: Duration,
@@ -106,6 +106,7 @@ impl Outgoing {
     ) -> impl Stream<Item = io::Result<Piece>> + Send {
         let times = self.times.clone();
         let is_sse = self.session.format == Format::Sse;
+        let alive = if is_sse { frame::KEEP_ALIVE } else { frame::BLANK };
         stream! {
             if is_sse && !std::mem::replace(&mut self.begun, true) {
                 // First bytes at once, so that a browser's EventSource opens.
@@ -129,11 +130,12 @@ impl Outgoing {
                         tokio::select! {
                             biased;
                             () = &mut drained => break None,
-                            stepped = &mut step => break Some(stepped),
-                            () = &mut silence, if is_sse => {
-                                yield Ok(Piece::Chunk(frame::KEEP_ALIVE));
+                            // Before the step: many in a row may find nothing, and none waits.
+                            () = &mut silence => {
+                                yield Ok(Piece::Chunk(alive.clone()));
                                 silence.as_mut().reset(Instant::now() + times.keep_alive);
                             }
+                            stepped = &mut step => break Some(stepped),
                         }
                     }
                 };

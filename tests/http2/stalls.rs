@@ -132,10 +132,21 @@ async fn who_takes_a_little_now_and_then() {
 /// long as bytes go out none of them is stalled.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_streams_on_a_slow_connection() {
+    take_slowly(&[]).await;
+}
+
+/// A PING lies behind what is on its way already, for longer than the deadline.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ping_on_a_slow_connection() {
+    take_slowly(&["--keep-alive", "0.2"]).await;
+}
+
+async fn take_slowly(more: &[&str]) {
     const STREAMS: u32 = 60;
     let bench = embedded();
     populate(&bench.store, 1, 60_000).await;
-    let app = App::with(bench.store.clone(), &["--write-deadline", "0.2"]).await;
+    let arguments = [&["--write-deadline", "0.2"], more].concat();
+    let app = App::with(bench.store.clone(), &arguments).await;
     let mut slow = Raw::connect(app.address).await;
     let ask = |n| frame(HEADERS, END_STREAM | END_HEADERS, 2 * n + 1, &get("/fhir/Patient", "*/*"));
     slow.say(&hello().into_iter().chain((0..STREAMS).flat_map(ask)).collect::<Vec<_>>()).await;
@@ -144,7 +155,10 @@ async fn many_streams_on_a_slow_connection() {
     let mut ended = 0;
     while ended < STREAMS {
         let came = slow.frame().await.expect("the connection goes on");
-        assert_ne!(came.kind, RST_STREAM, "after {read} bytes: {came:?}");
+        assert!(![RST_STREAM, GOAWAY].contains(&came.kind), "after {read} bytes: {came:?}");
+        if came.kind == PING && came.flags & ACK == 0 {
+            slow.say(&frame(PING, ACK, 0, &came.payload)).await;
+        }
         ended += u32::from(came.kind == DATA && came.flags & END_STREAM != 0);
         read += came.payload.len();
         // 1 MB a second.

@@ -15,6 +15,7 @@ pub mod oracle;
 pub mod process;
 pub mod proxy;
 pub mod replica;
+pub mod sparse;
 pub mod stream;
 pub mod watched;
 pub mod writes;

@@ -5,10 +5,14 @@ use std::io;
 use async_stream::stream;
 use axum::body::Body;
 use bytes::Bytes;
-use tokio::pin;
+use tokio::{
+    pin,
+    time::{Instant, sleep},
+};
 
 use super::reading::Reading;
 use crate::{
+    frame,
     search::{Answer, Search},
     session::{OpenStream, Phase, Times, count_sent, drained},
     store::StoreError,
@@ -33,18 +37,35 @@ impl Found {
             self.open.enters(Phase::History);
             let mut out = Vec::new();
             self.answer.open(&mut out, &self.link, &self.search.ignored);
+            let silence = sleep(times.keep_alive);
             let drained = drained(&times);
-            pin!(drained);
+            pin!(silence, drained);
             let mut whole = false;
             while !whole {
                 if !out.is_empty() {
                     self.reading.rest();
                     yield Ok(Bytes::from(std::mem::take(&mut out)));
+                    silence.as_mut().reset(Instant::now() + times.keep_alive);
                 }
-                let fetched = tokio::select! {
-                    biased;
-                    () = &mut drained => Err(StoreError::Failed("the server is stopping".into())),
-                    fetched = self.reading.fetch() => fetched,
+                let fetched = {
+                    let fetch = self.reading.fetch();
+                    pin!(fetch);
+                    loop {
+                        tokio::select! {
+                            biased;
+                            () = &mut drained => {
+                                break Err(StoreError::Failed("the server is stopping".into()));
+                            }
+                            // Before what is fetched: it may be nothing, many times in a row.
+                            () = &mut silence => {
+                                // It tells the client that the search goes on, and the server
+                                // that the client is there.
+                                yield Ok(frame::BLANK);
+                                silence.as_mut().reset(Instant::now() + times.keep_alive);
+                            }
+                            fetched = &mut fetch => break fetched,
+                        }
+                    }
                 };
                 whole = match fetched {
                     Ok(true) => self.write_found(&mut out),
