@@ -39,6 +39,8 @@ pub struct Follow {
     in_ring: bool,
     /// From here on nothing is owed of what has come: see [`Entry::owes`].
     whole_at: LogPosition,
+    /// Up to this time of the log its reader has looked ahead: another would tell that again.
+    ahead: u64,
 }
 
 /// What following gives.
@@ -75,6 +77,7 @@ impl Follow {
             last_end: (position, false),
             in_ring: false,
             whole_at: LogPosition::default(),
+            ahead: 0,
         }
     }
 
@@ -144,6 +147,7 @@ impl Follow {
         consume_budget().await;
         if let Some(entry) = self.page.next() {
             self.position = entry.change.position;
+            self.ahead = self.ahead.max(entry.change.as_of.unwrap_or_default());
             let is_news = entry.change.is_news_to(self.origin);
             return Ok(is_news.then_some(Followed::Change(entry)));
         }
@@ -152,7 +156,7 @@ impl Follow {
             self.position = end.0;
             return Ok(Some(Followed::Level { quiet: end.1 }));
         }
-        if self.ride.is_some() && self.hub.covers(self.position) {
+        if self.ride.is_some() && self.hub.covers(self.position) && self.has_what_was_ahead() {
             self.ride = None;
             self.origin = self.position;
             // What the lane has told of its end, the ring tells anew.
@@ -187,6 +191,13 @@ impl Follow {
             }
         }
         false
+    }
+
+    /// Whether all is delivered that its reader has looked up ahead of the changes.
+    fn has_what_was_ahead(&self) -> bool {
+        let quiet = self.last_end == (self.position, true);
+        self.position >= LogPosition::past(self.ahead)
+            || (quiet && self.position.time >= self.ahead)
     }
 
     /// Asks for a lane.

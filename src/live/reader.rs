@@ -8,7 +8,7 @@ use tracing::warn;
 
 use crate::{
     position::LogPosition,
-    store::{ChangeBatch, Changes, Store, StoreError},
+    store::{Ahead, ChangeBatch, Changes, Store, StoreError},
 };
 
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -18,11 +18,13 @@ pub(super) struct LogReader {
     store: Arc<dyn Store>,
     position: LogPosition,
     open: Option<Box<dyn Changes>>,
+    /// What it has brought ahead is known, however often the log is opened again.
+    ahead: Ahead,
 }
 
 impl LogReader {
     pub(super) fn new(store: Arc<dyn Store>, position: LogPosition) -> Self {
-        Self { store, position, open: None }
+        Self { store, position, open: None, ahead: Ahead::default() }
     }
 
     /// All up to here is read.
@@ -50,8 +52,9 @@ impl LogReader {
         let mut wait = FIRST_WAIT;
         loop {
             match self.try_next().await {
-                Ok(batch) => {
+                Ok(mut batch) => {
                     self.position = batch.level;
+                    self.ahead.mark(&mut batch.changes);
                     return Ok(batch);
                 }
                 Err(lost @ StoreError::PositionLost(_)) => return Err(lost),

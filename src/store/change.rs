@@ -32,8 +32,8 @@ pub struct Change {
     pub committed: Timestamp,
     /// What happened.
     pub kind: ChangeKind,
-    /// The position of an earlier change of the same reader that has brought what this one brings:
-    /// see [`Change::is_news_to`].
+    /// The position of an earlier change of the same way through the log that has brought what this
+    /// one brings, as [`Ahead`](super::Ahead) marks it: see [`Change::is_news_to`].
     pub repeats: Option<LogPosition>,
     /// As of which later time of the log it was looked up, where its own was too long ago: what
     /// befell the resource up to then is in it.
@@ -55,7 +55,7 @@ impl Change {
         Self { position, committed, kind, repeats: None, as_of: None }
     }
 
-    /// Whether it says anything to who has taken all changes of its reader after `origin`. One that
+    /// Whether it says anything to who has taken all changes on its way after `origin`. One that
     /// repeats another is for those alone who began behind that.
     #[must_use]
     pub fn is_news_to(&self, origin: LogPosition) -> bool {

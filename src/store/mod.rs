@@ -15,6 +15,7 @@ use crate::{
     position::{Epoch, LogPosition},
 };
 
+mod ahead;
 mod batch;
 mod change;
 mod clue;
@@ -26,6 +27,7 @@ mod open;
 mod scan;
 mod write;
 
+pub use ahead::Ahead;
 pub use batch::{ScanBatch, Scanned};
 pub use change::{Before, Change, ChangeBatch, ChangeKind, Image};
 pub use clue::{Clue, Place, Sought};

@@ -3,7 +3,7 @@
 //! read so, and when is for the test to say.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
@@ -57,8 +57,6 @@ struct Reader {
     inner: Box<dyn Changes>,
     read: VecDeque<Change>,
     level: LogPosition,
-    /// Which change brought a patient, and as of when.
-    seen: HashMap<Box<str>, (u64, LogPosition)>,
 }
 
 impl Reader {
@@ -70,13 +68,7 @@ impl Reader {
         }
         let Ok(Lookup::Found { json: found, .. }) = self.store.read(*ty, id).await else { return };
         *json = found;
-        match self.seen.get(id) {
-            Some((as_of, said)) if change.position.time <= *as_of => change.repeats = Some(*said),
-            _ => {
-                change.as_of = (now > change.position.time).then_some(now);
-                self.seen.insert(id.clone(), (now, change.position));
-            }
-        }
+        change.as_of = (now > change.position.time).then_some(now);
     }
 }
 
@@ -136,8 +128,7 @@ impl Store for Late {
     async fn changes(&self, after: LogPosition) -> Result<Box<dyn Changes>, StoreError> {
         let inner = self.inner.changes(after).await?;
         let (store, gate) = (self.inner.clone(), self.gate.clone());
-        let (read, seen) = (VecDeque::new(), HashMap::new());
-        Ok(Box::new(Reader { store, gate, inner, read, level: after, seen }))
+        Ok(Box::new(Reader { store, gate, inner, read: VecDeque::new(), level: after }))
     }
 
     async fn read(&self, ty: ResourceType, id: &str) -> Result<Lookup, StoreError> {

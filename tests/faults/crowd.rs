@@ -194,14 +194,19 @@ impl Reader {
         if self.dice.roll(3) == 0 {
             headers.push(("accept-encoding", "gzip, deflate, br, zstd"));
         }
-        self.transport.open(&base, &self.wants.path(), &headers).await
+        let stream = self.transport.open(&base, &self.wants.path(), &headers).await;
+        // Whether its patient is there the store has to say first.
+        if stream.is_none() && self.wants.part != Part::OfOne {
+            self.shared.unreached.fetch_add(1, SeqCst);
+        }
+        stream
     }
 
     /// Reads a stream for a while; `true`: until it has all that is ever written.
     async fn read(&mut self, mut stream: EventStream) -> bool {
         let (events, time) = (1 + self.dice.roll(self.shared.patience), 50 + self.dice.roll(1_500));
         let end = Instant::now() + Duration::from_millis(time);
-        let mut caught_up = false;
+        let (mut caught_up, mut says_why) = (false, false);
         for n in 0.. {
             if !self.is_calm() && (n >= events || Instant::now() > end) {
                 return false;
@@ -209,12 +214,17 @@ impl Reader {
             let item = tokio::time::timeout(Duration::from_millis(50), stream.item()).await;
             let item = match item {
                 Err(_silence) => continue,
-                Ok(None) => return false,
+                Ok(None) => {
+                    self.shared.ended.fetch_add(usize::from(!says_why), SeqCst);
+                    return false;
+                }
                 Ok(Some(item)) => item,
             };
+            says_why |= matches!(&item, Item::Event(event) if event.event == "OperationOutcome");
+            let brings = matches!(&item, Item::Event(event) if !event.event.contains('-'));
             self.take(&item, &mut caught_up);
             self.note(Seen::Said(item));
-            if self.was_trapped(caught_up).await {
+            if brings && self.was_trapped(caught_up).await {
                 return false;
             }
             if caught_up {
@@ -229,7 +239,8 @@ impl Reader {
         false
     }
 
-    /// Whether it was to stand still here, as it did, and then to be cut off.
+    /// Whether it was to stand still here, behind a change or a resource, as it did, and then to be
+    /// cut off.
     async fn was_trapped(&self, caught_up: bool) -> bool {
         let place = self.last_id.as_deref().and_then(Place::of);
         let phase = match place {

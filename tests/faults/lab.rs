@@ -45,6 +45,15 @@ pub(crate) enum Resets {
     Allowed,
 }
 
+/// What a fault is of: whatever it is not of answers each client, and ends no stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Faulty {
+    Nothing,
+    /// Whether a patient is there it can't be asked then.
+    Store,
+    Server,
+}
+
 /// Who takes part.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cast {
@@ -55,6 +64,7 @@ pub(crate) struct Cast {
     /// How long a text is that each resource holds.
     pub(crate) padding: usize,
     pub(crate) resets: Resets,
+    pub(crate) faulty: Faulty,
     /// Each change of an observation comes with what it was before. A collection that others'
     /// writes bring anew keeps nothing of the kind.
     pub(crate) keeps_images: bool,
@@ -68,6 +78,7 @@ impl Cast {
         writers: 3,
         padding: 400,
         resets: Resets::Never,
+        faulty: Faulty::Nothing,
         keeps_images: true,
     };
 }
@@ -183,16 +194,10 @@ impl<G: Ground> Lab<G> {
 static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Runs writers and a crowd through a fault of a three-node set.
-pub(crate) async fn survive(
-    name: &str,
-    servers: usize,
-    arguments: &'static [&'static str],
-    resets: Resets,
-    fault: impl AsyncFnOnce(&Lab),
-) {
+pub(crate) async fn survive(name: &str, faulty: Faulty, fault: impl AsyncFnOnce(&Lab)) {
     let _one = ONE.lock().await;
     let Some(set) = Set::start(&[]).await else { return };
-    run(name, set, Cast { servers, arguments, resets, ..Cast::USUAL }, fault).await;
+    run(name, set, Cast { faulty, ..Cast::USUAL }, fault).await;
 }
 
 /// Runs writers and a crowd through a fault of whatever is on this ground.
@@ -251,7 +256,7 @@ async fn run<G: Ground>(name: &str, ground: G, cast: Cast, fault: impl AsyncFnOn
         acked.as_secs_f64(),
         at_rest.as_secs_f64()
     );
-    report.assert_clean(cast.resets);
+    report.assert_clean(cast);
     assert!(lab.defects().is_empty(), "{name}: {:#?}", lab.defects());
     assert!(back < BACK, "{name}: {back:?} to recovery");
     assert!(at_rest < BACK, "{name}: {at_rest:?} to recovery where nobody writes");

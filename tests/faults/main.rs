@@ -25,19 +25,19 @@ use std::time::{Duration, Instant};
 
 use fhirtail::client::sse::Event;
 use ground::Set;
-use lab::{Cast, Lab, Resets, fault_time, survive, survive_on, until};
+use lab::{Cast, Faulty, Lab, Resets, fault_time, survive, survive_on, until};
 use mongodb::bson::{Timestamp, doc};
 use support::{oracle::transcript::Place, stream::EventStream};
 use tokio::time::sleep;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_at_all() {
-    survive("none", 1, &[], Resets::Never, async |_: &Lab| sleep(fault_time()).await).await;
+    survive("none", Faulty::Nothing, async |_: &Lab| sleep(fault_time()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_primary_is_killed() {
-    survive("kill -9 of the primary", 1, &[], Resets::Never, async |lab: &Lab| {
+    survive("kill -9 of the primary", Faulty::Store, async |lab: &Lab| {
         let primary = lab.ground.primary().await;
         lab.ground.set.nodes[primary].crash();
         assert_ne!(lab.ground.primary().await, primary);
@@ -67,7 +67,7 @@ async fn step_down(lab: &Lab) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_primary_steps_down() {
-    survive("replSetStepDown", 1, &[], Resets::Never, async |lab: &Lab| {
+    survive("replSetStepDown", Faulty::Store, async |lab: &Lab| {
         let end = Instant::now() + fault_time();
         while Instant::now() < end {
             step_down(lab).await;
@@ -78,7 +78,7 @@ async fn the_primary_steps_down() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_primary_is_stopped_for_a_while() {
-    survive("SIGSTOP of the primary", 1, &[], Resets::Never, async |lab: &Lab| {
+    survive("SIGSTOP of the primary", Faulty::Store, async |lab: &Lab| {
         let (primary, term) = (lab.ground.primary().await, lab.ground.term().await);
         lab.ground.set.nodes[primary].signal("-STOP");
         sleep(fault_time() + Duration::from_secs(2)).await;
@@ -94,7 +94,7 @@ async fn the_primary_is_stopped_for_a_while() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_fail_alone_and_together() {
-    survive("failpoints", 1, &[], Resets::Never, async |lab: &Lab| {
+    survive("failpoints", Faulty::Store, async |lab: &Lab| {
         let time = fault_time() / 12;
         for commands in
             [&["getMore"][..], &["aggregate"], &["find"], &["getMore", "aggregate", "find"]]
@@ -111,11 +111,12 @@ async fn commands_fail_alone_and_together() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_reset_and_slow() {
-    survive("resets and delays", 1, &[], Resets::Never, async |lab: &Lab| {
+    survive("resets and delays", Faulty::Store, async |lab: &Lab| {
         let end = Instant::now() + fault_time();
         lab.ground.proxies.iter().for_each(|proxy| proxy.delay(Duration::from_millis(20)));
         while Instant::now() < end {
-            lab.ground.proxies.iter().for_each(support::proxy::Proxy::cut);
+            let cut: usize = lab.ground.proxies.iter().map(support::proxy::Proxy::cut).sum();
+            assert!(cut > 0, "nobody is connected by way of the proxies");
             sleep(Duration::from_millis(400)).await;
         }
         lab.ground.proxies.iter().for_each(support::proxy::Proxy::clear);
@@ -126,9 +127,10 @@ async fn connections_are_reset_and_slow() {
 /// Those that are open never carry anything again, and nobody is told.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_swallowed() {
-    survive("black hole", 1, &[], Resets::Never, async |lab: &Lab| {
+    survive("black hole", Faulty::Store, async |lab: &Lab| {
         let primary = lab.ground.primary().await;
         lab.ground.proxies[primary].swallow();
+        until("something is swallowed", 30, || lab.ground.proxies[primary].held() > 0).await;
         sleep(fault_time()).await;
         lab.ground.proxies[primary].forget();
     })
@@ -137,7 +139,7 @@ async fn connections_are_swallowed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_go_away_and_come_back() {
-    survive("all nodes away", 1, &[], Resets::Never, async |lab: &Lab| {
+    survive("all nodes away", Faulty::Store, async |lab: &Lab| {
         lab.ground.set.nodes.iter().for_each(support::mongod::Node::crash);
         sleep(fault_time()).await;
         lab.ground.set.nodes.iter().for_each(support::mongod::Node::restart);
@@ -189,7 +191,8 @@ async fn snapshots_live_for_a_second() {
     // With such a window look-ups come too late too: what is then repeated to who is cut between two
     // readers is said in docs/RELIABILITY.md. This is about histories.
     set.mongo.keep_images("Patient").await;
-    let cast = Cast { arguments: &["--ring-bytes", "20000"], ..Cast::USUAL };
+    let arguments = &["--ring-bytes", "20000"];
+    let cast = Cast { arguments, faulty: Faulty::Store, ..Cast::USUAL };
     survive_on("snapshot window of 1 s", set, cast, async |lab: &Lab| {
         for node in 0..lab.ground.set.nodes.len() {
             let window = doc! {"setParameter": 1, "minSnapshotHistoryWindowInSeconds": 1};
@@ -204,7 +207,8 @@ async fn snapshots_live_for_a_second() {
 #[tokio::test(flavor = "multi_thread")]
 async fn collections_and_the_database_go() {
     let Some(set) = Set::start(&[]).await else { return };
-    let cast = Cast { resets: Resets::Allowed, keeps_images: false, ..Cast::USUAL };
+    let cast =
+        Cast { resets: Resets::Allowed, faulty: Faulty::Store, keeps_images: false, ..Cast::USUAL };
     survive_on("drop, rename, dropDatabase", set, cast, async |lab: &Lab| {
         let db = &lab.ground.mongo.db;
         let end = Instant::now() + fault_time();
@@ -232,7 +236,7 @@ async fn collections_and_the_database_go() {
 /// In whatever each client is at: history, replay, catching up, live.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_is_killed_again_and_again() {
-    survive("kill -9 of fhirtail", 1, &[], Resets::Never, async |lab: &Lab| {
+    survive("kill -9 of fhirtail", Faulty::Server, async |lab: &Lab| {
         let end = Instant::now() + fault_time();
         while Instant::now() < end {
             lab.replace_server(Duration::from_millis(100)).await;
@@ -244,18 +248,14 @@ async fn the_server_is_killed_again_and_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_of_which_one_is_killed_while_the_primary_steps_down() {
-    survive(
-        "two fhirtail, one killed, and a failover",
-        2,
-        &[],
-        Resets::Never,
-        async |lab: &Lab| {
-            let end = Instant::now() + fault_time();
-            while Instant::now() < end {
-                step_down(lab).await;
-                lab.replace_server(Duration::from_millis(100)).await;
-            }
-        },
-    )
+    let Some(set) = Set::start(&[]).await else { return };
+    let cast = Cast { servers: 2, faulty: Faulty::Server, ..Cast::USUAL };
+    survive_on("two fhirtail, one killed, and a failover", set, cast, async |lab: &Lab| {
+        let end = Instant::now() + fault_time();
+        while Instant::now() < end {
+            step_down(lab).await;
+            lab.replace_server(Duration::from_millis(100)).await;
+        }
+    })
     .await;
 }

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::{
     ground::{Mongo, Set},
-    lab::{Cast, Lab, Resets, fault_time, survive, survive_on},
+    lab::{Cast, Faulty, Lab, fault_time, survive, survive_on},
     support::{
         replica::Replica,
         stream::{EventStream, PATIENCE},
@@ -56,7 +56,7 @@ async fn expired(lab: &Lab) -> i64 {
 /// several entries of the log. Clients cut within them.
 #[tokio::test(flavor = "multi_thread")]
 async fn transactions_are_larger_than_an_entry_of_the_log() {
-    survive("large transactions", 1, &[], Resets::Never, async |lab: &Lab| {
+    survive("large transactions", Faulty::Nothing, async |lab: &Lab| {
         write_as_one(lab, "large", 18, 1_000_000).await;
         let end = Instant::now() + fault_time();
         for n in 0.. {

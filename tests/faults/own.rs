@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use crate::{
     ground::{Folder, Ground, Mongo},
-    lab::{Cast, Lab, fault_time, survive_on, until},
+    lab::{Cast, Faulty, Lab, fault_time, survive_on, until},
     shared::Phase,
 };
 
@@ -26,7 +26,8 @@ async fn kill_in_each_phase<G: Ground>(lab: &Lab<G>) {
 }
 
 /// So small a ring that who comes back has to catch up.
-const SMALL_RING: Cast = Cast { arguments: &["--ring-bytes", "20000"], ..Cast::USUAL };
+const SMALL_RING: Cast =
+    Cast { arguments: &["--ring-bytes", "20000"], faulty: Faulty::Server, ..Cast::USUAL };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_each_phase_over_mongodb() {
@@ -44,7 +45,7 @@ async fn killed_in_each_phase_over_the_embedded_store() {
 /// Acknowledged writes survive, and each transaction is there wholly or not at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_commits_share_a_transaction() {
-    let cast = Cast { writers: 24, ..Cast::USUAL };
+    let cast = Cast { writers: 24, faulty: Faulty::Server, ..Cast::USUAL };
     survive_on("kill -9 in group commit", Folder::new(), cast, async |lab: &Lab<Folder>| {
         let end = Instant::now() + fault_time();
         while Instant::now() < end {
@@ -59,7 +60,8 @@ async fn killed_while_commits_share_a_transaction() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_behind_a_balancer_are_rolled_one_after_the_other() {
     let Some(mongo) = Mongo::shared().await else { return };
-    let cast = Cast { servers: 2, arguments: &["--drain", "1"], ..Cast::USUAL };
+    let cast =
+        Cast { servers: 2, arguments: &["--drain", "1"], faulty: Faulty::Server, ..Cast::USUAL };
     survive_on("two replicas rolled", mongo, cast, async |lab: &Lab<Mongo>| {
         lab.balance().await;
         let end = Instant::now() + fault_time();
@@ -76,7 +78,7 @@ async fn two_behind_a_balancer_are_rolled_one_after_the_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn drained_and_started_again() {
-    let cast = Cast { arguments: &["--drain", "0.5"], ..Cast::USUAL };
+    let cast = Cast { arguments: &["--drain", "0.5"], faulty: Faulty::Server, ..Cast::USUAL };
     survive_on("SIGTERM under load", Folder::new(), cast, async |lab: &Lab<Folder>| {
         let end = Instant::now() + fault_time();
         while Instant::now() < end {
@@ -91,12 +93,15 @@ async fn drained_and_started_again() {
 /// Deadlines that pass while the server is stopped.
 const SHORT: Cast = Cast {
     arguments: &["--write-deadline", "1", "--read-deadline", "1", "--keep-alive", "1"],
+    faulty: Faulty::Server,
     ..Cast::USUAL
 };
 
 async fn stop_for_a_while<G: Ground>(lab: &Lab<G>) {
     lab.servers()[0].signal("-STOP");
+    until("it stands", 10, || lab.servers()[0].is_stopped()).await;
     sleep(fault_time().max(Duration::from_secs(3))).await;
+    assert!(lab.servers()[0].is_stopped(), "it went on");
     lab.servers()[0].signal("-CONT");
 }
 
@@ -113,7 +118,7 @@ async fn stopped_for_longer_than_its_deadlines_over_the_embedded_store() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_disk_is_full_for_a_while() {
-    let cast = Cast { padding: 20_000, ..Cast::USUAL };
+    let cast = Cast { padding: 20_000, faulty: Faulty::Store, ..Cast::USUAL };
     survive_on("disk full", Folder::new(), cast, async |lab: &Lab<Folder>| {
         let refused = lab.shared.refused();
         lab.servers()[0].limit_files(Some(lab.ground.length()));

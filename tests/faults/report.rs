@@ -1,13 +1,13 @@
 //! What the oracle says of a whole crowd.
 
-use std::fmt;
+use std::{fmt, sync::atomic::Ordering::SeqCst};
 
 use serde_json::Value;
 
 use crate::{
     crowd::{Part, Saw, Wants},
     ground::Ground,
-    lab::{Lab, Resets},
+    lab::{Cast, Faulty, Lab, Resets},
     support::oracle::{
         journal::{Journal, What},
         judge::judge,
@@ -28,6 +28,9 @@ pub(crate) struct Report {
     turned_away: usize,
     /// How often one could not begin, since the store did not answer.
     unanswered: usize,
+    /// How often a stream ended without a word of why, and how often a client was not answered.
+    ended: usize,
+    unreached: usize,
     /// How many clients ask for a part, how often something left one's, and how many speak HTTP/2.
     narrowed: usize,
     by_two: usize,
@@ -50,6 +53,8 @@ pub(crate) async fn of<G: Ground>(lab: &Lab<G>, crowd: Vec<Saw>) -> Report {
     if G::KEEPS_TOGETHER {
         report.torn = torn(&journal);
     }
+    report.ended = lab.shared.ended.load(SeqCst);
+    report.unreached = lab.shared.unreached.load(SeqCst);
     report.narrowed = crowd.iter().filter(|saw| saw.wants.part != Part::All).count();
     report.by_two = crowd.iter().filter(|saw| saw.wants.by_two).count();
     let narrowed = [Part::Final, Part::OfOne]
@@ -131,7 +136,7 @@ impl Report {
         self.faults.iter().filter(|(_, fault, _)| fault.kind == kind).count()
     }
 
-    pub(crate) fn assert_clean(&self, resets: Resets) {
+    pub(crate) fn assert_clean(&self, Cast { resets, faulty, .. }: Cast) {
         let few: Vec<_> = self.faults.iter().take(3).collect();
         assert!(few.is_empty(), "{} faults: {few:#?}", self.faults.len());
         assert!(self.lost.is_empty(), "acknowledged, and not in the log: {:?}", self.lost);
@@ -141,6 +146,15 @@ impl Report {
         let must_leave = self.narrowed > 0 && self.commits > 500;
         assert!(!must_leave || self.left > 0, "nothing left a stream that holds a part");
         assert!(resets == Resets::Allowed || self.resets == 0, "{} resets", self.resets);
+        if faulty != Faulty::Server {
+            let Self { ended, unreached, turned_away, .. } = self;
+            assert_eq!([*ended, *unreached, *turned_away], [0; 3], "ended, unreached, turned away");
+        }
+        assert!(
+            faulty != Faulty::Nothing || self.unanswered == 0,
+            "{} unanswered",
+            self.unanswered
+        );
     }
 }
 
@@ -148,12 +162,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { clients, commits, events, connections, resets, caught_up, .. } = self;
         let Self { broken_off, turned_away, narrowed, left, by_two, unanswered, .. } = self;
+        let Self { ended, unreached, .. } = self;
         let (missing, repeated) = (self.count(Kind::Missing), self.count(Kind::Repeated));
         let other = self.faults.len() - missing - repeated;
         write!(
             f,
             "clients {clients} ({narrowed} narrowed, {by_two} by HTTP/2), commits {commits}, events {events}, connections {connections}, \
-             turned away {turned_away}, unanswered {unanswered}, broken off {broken_off}, caught up {caught_up}, resets {resets}, left {left}, missing {missing}, repeated {repeated}, \
+             turned away {turned_away}, unanswered {unanswered}, unreached {unreached}, ended {ended}, broken off {broken_off}, caught up {caught_up}, resets {resets}, left {left}, missing {missing}, repeated {repeated}, \
              otherwise wrong {other}"
         )
     }

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::{
     ground::Set,
-    lab::{Cast, Lab, Resets, fault_time, survive, survive_on},
+    lab::{Cast, Faulty, Lab, fault_time, survive, survive_on},
     support::stream::EventStream,
 };
 
@@ -138,7 +138,7 @@ async fn whatever_was_written_alone(lab: &Lab, what: Loses) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_is_rolled_back_by_a_crash() {
-    survive("rollback after kill -9", 1, &[], Resets::Never, async |lab: &Lab| {
+    survive("rollback after kill -9", Faulty::Store, async |lab: &Lab| {
         whatever_was_written_alone(lab, Loses::Life).await;
     })
     .await;
@@ -146,7 +146,7 @@ async fn a_write_is_rolled_back_by_a_crash() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_is_rolled_back_by_a_step_down() {
-    survive("rollback after step-down", 1, &[], Resets::Never, async |lab: &Lab| {
+    survive("rollback after step-down", Faulty::Store, async |lab: &Lab| {
         whatever_was_written_alone(lab, Loses::Primacy).await;
     })
     .await;
@@ -156,7 +156,7 @@ async fn a_write_is_rolled_back_by_a_step_down() {
 /// was there.
 async fn whatever_was_dropped_alone(name: &str, comes_again: bool, time: Duration) {
     let Some(set) = Set::start(&[]).await else { return };
-    let cast = Cast { keeps_images: false, ..Cast::USUAL };
+    let cast = Cast { keeps_images: false, faulty: Faulty::Store, ..Cast::USUAL };
     survive_on(name, set, cast, async |lab: &Lab| {
         // No writer touches it: only a history can tell of it.
         let kept = doc! {"_id": "kept", "resourceType": "Observation", "id": "kept"};

@@ -46,6 +46,9 @@ pub(crate) struct Shared {
     pub(crate) trap: Mutex<Option<Phase>>,
     /// How many have come to it.
     pub(crate) trapped: AtomicUsize,
+    /// How many streams ended without a word of why, and how many were not answered.
+    pub(crate) ended: AtomicUsize,
+    pub(crate) unreached: AtomicUsize,
 }
 
 impl Shared {
@@ -63,6 +66,8 @@ impl Shared {
             rest: AtomicBool::new(false),
             trap: Mutex::new(None),
             trapped: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
+            unreached: AtomicUsize::new(0),
         }
     }
 

@@ -99,7 +99,9 @@ impl Seat {
         let mut out = BytesMut::new();
         loop {
             let Some(page) = hub.read(self.stands.at, PAGE_BYTES) else { return Heard::Leaves };
-            let spoken = self.voice.speak(self.stands.at, &page, page.all(), &mut out, |_| ());
+            let origin = self.stands.origin;
+            let due = page.all().filter(|entry| entry.change.is_news_to(origin));
+            let spoken = self.voice.speak(self.stands.at, &page, due, &mut out, |_| ());
             self.stands.at = spoken.end;
             if !out.is_empty() {
                 return self.told(out);

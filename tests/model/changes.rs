@@ -8,7 +8,11 @@ use fhirtail::{
     store::{ChangeBatch, Changes, StoreError},
 };
 
-use crate::{schedule::Call, store::SimStore};
+use crate::{
+    lookups::{Completed, LookUps},
+    schedule::Call,
+    store::SimStore,
+};
 
 /// How long an idle reader waits before it says that there is nothing.
 const IDLE: Duration = Duration::from_millis(250);
@@ -17,11 +21,12 @@ pub struct Reader {
     store: Arc<SimStore>,
     level: LogPosition,
     idle: bool,
+    look_ups: LookUps,
 }
 
 impl Reader {
     pub fn new(store: Arc<SimStore>, after: LogPosition) -> Self {
-        Self { store, level: after, idle: false }
+        Self { store, level: after, idle: false, look_ups: LookUps::default() }
     }
 }
 
@@ -43,25 +48,29 @@ impl Changes for Reader {
         world.holds_after(self.level)?;
         let left = world.after(self.level);
         let mut end = left.len().min(most);
-        // Changes of one place are never parted.
-        while (1..left.len()).contains(&end)
-            && left[end].change.position == left[end - 1].change.position
-        {
+        // Changes of one place are never parted, nor, where they are looked up, those of one time.
+        let is_parted = |end: usize| {
+            let [one, next] = [end - 1, end].map(|at| left[at].change.position);
+            one == next || (world.looks_up() && one.time == next.time)
+        };
+        while (1..left.len()).contains(&end) && is_parted(end) {
             end += 1;
         }
-        let changes: Vec<_> = left[..end].iter().map(|logged| logged.change.clone()).collect();
+        let part = &left[..end];
+        let late = [self.store.roll(3) == 2, self.store.roll(4) == 3];
+        let Completed { changes, owing } = self.look_ups.complete(part, &world, late);
         let at_end = end == left.len();
-        if let Some(last) = changes.last() {
-            self.level = last.position;
+        if let Some(last) = part.last() {
+            self.level = last.change.position;
         }
         let embedded = self.store.knobs.embedded;
         // MongoDB says so with an empty reply, and how far the log has come without changes.
-        let quiet = at_end && (embedded || changes.is_empty());
+        let quiet = at_end && (embedded || part.is_empty());
         if quiet {
             self.level = self.level.max(world.head());
         }
         self.idle = quiet;
-        Ok(ChangeBatch::new(changes, self.level, quiet))
+        Ok(ChangeBatch { changes, level: self.level, quiet, owing })
     }
 
     async fn close(self: Box<Self>) {}

@@ -134,6 +134,8 @@ impl Client {
                     }
                     connection.inbox.extend(items);
                 }
+                // Whoever follows is never left, whatever becomes of the store.
+                Ok(None) if self.plan.follow => return Err("the stream has ended".into()),
                 Ok(None) => self.connection = None,
                 Err(_) => break,
             }

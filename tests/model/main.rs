@@ -20,6 +20,8 @@
 mod carrier;
 mod changes;
 mod client;
+mod known;
+mod lookups;
 mod replica;
 mod run;
 mod schedule;

@@ -17,7 +17,10 @@ use fhirtail::{
     store::ChangeKind,
 };
 
-use crate::world::{Key, State, Version, World};
+use crate::{
+    known::{Known, may_be_found, may_hold},
+    world::{Key, State, Turn, Version, World},
+};
 
 /// Why a run has failed.
 pub type Wrong = String;
@@ -34,6 +37,7 @@ pub struct Replica {
     copy: BTreeMap<Key, String>,
     /// All versions that came since the copy was begun.
     versions: HashSet<String>,
+    known: Known,
     /// The connection has said `caught-up`, and not `fell-behind` since.
     pub caught_up: bool,
     /// How many changes there were when it connected.
@@ -72,6 +76,7 @@ impl Replica {
             born: None,
             copy: BTreeMap::new(),
             versions: HashSet::new(),
+            known: Known::default(),
             caught_up: false,
             floor: 0,
             done: false,
@@ -88,6 +93,14 @@ impl Replica {
     pub fn connects(&mut self, world: &World) {
         self.caught_up = false;
         self.floor = world.reached(LogPosition::past(world.now()));
+        self.rewind(world);
+    }
+
+    /// What it knows beyond its position comes once more.
+    fn rewind(&mut self, world: &World) {
+        let Some(Position { log, .. }) = self.position else { return };
+        self.known.rewind(log);
+        self.versions.retain(|text| world.place_of(text).is_some_and(|place| place <= log));
     }
 
     pub fn take(&mut self, item: &Item, world: &World) -> Result<(), Wrong> {
@@ -95,7 +108,7 @@ impl Replica {
             Item::Retry(_) => Ok(()),
             Item::Checkpoint(id) => {
                 self.counts.checkpoints += 1;
-                self.moves(id, world, false)
+                self.moves(id, None, world)
             }
             Item::Event(event) => {
                 self.counts.events += 1;
@@ -106,8 +119,7 @@ impl Replica {
 
     fn event(&mut self, event: &Event, world: &World) -> Result<(), Wrong> {
         match event.event.as_str() {
-            // The stream broke off: no word about the copy.
-            "OperationOutcome" => return Ok(()),
+            "OperationOutcome" => return Err("the stream breaks off".into()),
             "reset" => return self.reset(event, world),
             "caught-up" => self.is_caught_up()?,
             "fell-behind" => {
@@ -115,11 +127,12 @@ impl Replica {
                 if !std::mem::take(&mut self.caught_up) {
                     return Err("fell behind what it never was level with".into());
                 }
+                self.rewind(world);
             }
             "deleted" => self.deleted(event)?,
-            name => self.resource(name, event)?,
+            name => self.resource(name, event, world)?,
         }
-        self.moves(&event.id, world, !is_control(event))?;
+        self.moves(&event.id, Some(event), world)?;
         self.is_of_its_place(event, world)?;
         let sent = self.position.as_ref().map_or(0, |position| world.reached(position.log));
         if self.caught_up && event.event == "caught-up" && self.plan.follow && sent < self.floor {
@@ -140,6 +153,10 @@ impl Replica {
     fn deleted(&mut self, event: &Event) -> Result<(), Wrong> {
         let url = event.data.split("\"url\":\"").nth(1).and_then(|rest| rest.split('"').next());
         let key = url.and_then(key_of).ok_or("a deletion of nothing")?;
+        let place = Position::from_str(&event.id).map_err(|_| "no position")?.log;
+        if !self.known.comes(&key, place) {
+            return Err("it has come back since".into());
+        }
         let had = self.copy.remove(&key).is_some();
         match had || !self.plan.window.is_open() {
             true => Ok(()),
@@ -147,12 +164,16 @@ impl Replica {
         }
     }
 
-    fn resource(&mut self, name: &str, event: &Event) -> Result<(), Wrong> {
+    fn resource(&mut self, name: &str, event: &Event, world: &World) -> Result<(), Wrong> {
         let id = event.data.split("\"id\":\"").nth(1).and_then(|rest| rest.split('"').next());
         let ty = ResourceType::parse(name).ok_or("an event of another protocol")?;
         let key = (ty, id.ok_or("a resource without id")?.to_owned());
         if !self.versions.insert(event.data.clone()) {
             return Err("that version came before".into());
+        }
+        let place = world.place_of(&event.data).ok_or("nobody wrote that")?;
+        if !self.known.comes(&key, place) {
+            return Err("a later version came before".into());
         }
         self.copy.insert(key, event.data.clone());
         Ok(())
@@ -183,8 +204,9 @@ impl Replica {
         Ok(())
     }
 
-    /// An id came: time never goes back, and the copy is as the id says.
-    fn moves(&mut self, id: &str, world: &World, with_change: bool) -> Result<(), Wrong> {
+    /// An id came, with an event or as a checkpoint: time never goes back, and the copy is as the id
+    /// says.
+    fn moves(&mut self, id: &str, event: Option<&Event>, world: &World) -> Result<(), Wrong> {
         let position = Position::from_str(id).map_err(|_| format!("{id:?} is no position"))?;
         if let Some(last) = &self.position {
             let (before, now) = (world.reached(last.log), world.reached(position.log));
@@ -200,7 +222,8 @@ impl Replica {
                 return Err(format!("{id} lies before {last}"));
             }
             if last.scan.is_none() && now > before + 1 {
-                self.leaves_nothing_out(last.log, position.log, world, with_change)?;
+                let told = event.is_some_and(|event| !is_control(event)).then_some(position.log);
+                self.leaves_nothing_out([last.log, position.log], told, world)?;
             }
         }
         self.born.get_or_insert(position.log);
@@ -208,51 +231,70 @@ impl Replica {
         let position = self.position.insert(position);
         let position = position.clone();
         let state = world.state_at(position.log);
-        self.compare(&state, Some(&position))
+        let whole = event.is_some_and(|event| event.event == "caught-up");
+        self.compare(&state, Some(&position), |copied, key| {
+            // What was before an update may have been outside of a window.
+            let had = copied.is_some() || !self.plan.window.is_open();
+            had && may_hold(copied, key, position.log, whole, world)
+        })
     }
 
     /// Between two live positions lies nothing of the stream's but the change that has come: also
     /// where the copy is the same without it.
     fn leaves_nothing_out(
         &self,
-        last: LogPosition,
-        now: LogPosition,
+        [last, now]: [LogPosition; 2],
+        told: Option<LogPosition>,
         world: &World,
-        with_change: bool,
     ) -> Result<(), Wrong> {
         // Were the members others, it would have started over.
         let members = members(&world.state_at(last));
-        let changes = world.between(last, now);
-        let is_ours = |(key, versions): &&(Key, [Option<Version>; 2])| {
-            versions.iter().flatten().any(|version| self.selects(key, version, &members))
+        let turns = world.between(last, now);
+        let is_ours = |turn: &&Turn| {
+            let mut versions = turn.versions.iter().flatten();
+            versions.any(|version| self.selects(&turn.key, version, &members))
         };
-        let ours: Vec<_> = changes.iter().filter(is_ours).map(|(key, _)| key).collect();
-        match ours.len() == usize::from(with_change) {
+        let ours = turns.iter().filter(is_ours);
+        let due = ours.filter(|turn| Some(turn.at) == told || !self.known.excuses(turn, world));
+        let due: Vec<_> = due.map(|turn| (&turn.key, turn.at)).collect();
+        match due.iter().map(|(_, at)| *at).eq(told) {
             true => Ok(()),
-            false => Err(format!("{last:?} to {now:?} are the changes of {ours:?}")),
+            false => Err(format!("{last:?} to {now:?} are the changes of {due:?}")),
         }
     }
 
     /// A live event is the change at its place.
     fn is_of_its_place(&self, event: &Event, world: &World) -> Result<(), Wrong> {
         let Some(Position { log, scan: None, .. }) = &self.position else { return Ok(()) };
-        let Some(change) = world.change_at(*log).filter(|_| !is_control(event)) else {
+        let Some(logged) = world.change_at(*log).filter(|_| !is_control(event)) else {
             return if is_control(event) { Ok(()) } else { Err("no change is there".into()) };
         };
-        let is_it = match &change.kind {
+        let is_it = match &logged.change.kind {
             ChangeKind::Upsert { ty, id, json, .. } if event.event != "deleted" => {
-                ty.name() == event.event && !id.is_empty() && event.data.as_bytes() == &json[..]
+                let right =
+                    event.data.as_bytes() == &json[..] || may_be_found(&event.data, logged, world);
+                ty.name() == event.event && !id.is_empty() && right
             }
             ChangeKind::Upsert { ty, id, .. } | ChangeKind::Delete { ty, id, .. } => {
                 event.event == "deleted" && event.data.contains(&format!("\"{ty}/{id}\""))
             }
             ChangeKind::Replaced { .. } => false,
         };
-        if is_it { Ok(()) } else { Err(format!("another change is there: {:?}", change.kind)) }
+        if is_it {
+            Ok(())
+        } else {
+            Err(format!("another change is there: {:?}", logged.change.kind))
+        }
     }
 
-    /// Whether the copy is that of a state, as far as it must be.
-    pub fn compare(&self, state: &State, at: Option<&Position>) -> Result<(), Wrong> {
+    /// Whether the copy is that of a state, as far as it must be; `may_hold` excuses what it holds of a
+    /// resource instead.
+    pub fn compare(
+        &self,
+        state: &State,
+        at: Option<&Position>,
+        may_hold: impl Fn(Option<&str>, &Key) -> bool,
+    ) -> Result<(), Wrong> {
         let members = members(state);
         let mut held = self.copy.clone();
         for (key, version) in state.iter().filter(|(key, v)| self.selects(key, v, &members)) {
@@ -260,16 +302,21 @@ impl Replica {
             let is_it = copied.as_ref().is_some_and(|text| text.as_bytes() == &version.json[..]);
             let right = match self.wants(key, version, at) {
                 Wanted::Anything => true,
-                Wanted::It => is_it,
-                Wanted::Nothing => copied.is_none(),
-                Wanted::ItOrNothing => is_it || copied.is_none(),
+                Wanted::It => is_it || may_hold(copied.as_deref(), key),
+                Wanted::Nothing => {
+                    let leaves = !self.plan.follow;
+                    copied.is_none() || (leaves && may_hold(copied.as_deref(), key))
+                }
+                Wanted::ItOrNothing => {
+                    is_it || copied.is_none() || may_hold(copied.as_deref(), key)
+                }
             };
             if !right {
                 let copied = copied.as_deref().unwrap_or("nothing");
                 return Err(format!("the copy's {key:?} is {copied}, the store's {version:?}"));
             }
         }
-        match held.into_iter().next() {
+        match held.into_iter().find(|(key, text)| !may_hold(Some(text), key)) {
             Some((key, text)) => Err(format!("the copy has {key:?} that is not there: {text}")),
             None => Ok(()),
         }

@@ -26,6 +26,8 @@ pub struct Knobs {
     pub by_updated: bool,
     /// Before-images are kept.
     pub images: bool,
+    /// Updates come without their document, which is looked up, late now and then.
+    pub looked_up: bool,
     /// Some resources are of many kilobytes.
     pub fat: bool,
     /// How many batches a snapshot lives.
@@ -191,16 +193,22 @@ impl Schedule {
 const COMMON: [u64; 13] = [24, 1, 2, 2, 2, 3, 8, 12, 6, 24, 1, 1, 1];
 
 fn knobs(seed: u64, dice: &mut Dice) -> Knobs {
+    let embedded = dice.roll(3) == 0;
+    let images = dice.roll(4) > 0;
+    let looked_up = !embedded && !images && dice.roll(4) > 0;
+    // Who falls behind in between may hear again what was looked up late, as docs/RELIABILITY.md says.
+    let ring_bytes = [1, 1_000, 2_500, 6_000, 100_000][if looked_up { 4 } else { dice.below(5) }];
     Knobs {
         seed,
-        ring_bytes: [1, 1_000, 2_500, 6_000, 100_000][dice.below(5)],
+        ring_bytes,
         readers: 1 + dice.below(4),
         scan_batch: 1 + dice.below(4),
         log_batch: 1 + dice.below(5),
-        embedded: dice.roll(3) == 0,
+        embedded,
         by_updated: dice.roll(2) == 0,
-        images: dice.roll(4) > 0,
-        fat: dice.roll(10) == 0,
+        images,
+        looked_up,
+        fat: !looked_up && dice.roll(10) == 0,
         life: [None, None, Some(1), Some(3)][dice.below(4)],
         in_turn: dice.roll(6) == 0,
         crowd: dice.roll(2) == 0,

@@ -152,13 +152,13 @@ impl Store for Served {
             weather.snapshots += 1;
             weather.snapshots - 1
         };
-        // A node that lags knows less.
+        // A node that lags knows less, but for the group, which was there first.
         let lag = self.0.roll(12).saturating_sub(9);
         let lag = usize::try_from(lag).expect("small");
         let world = self.0.world();
         let time = match lag {
             0 => world.now(),
-            lag => world.instants().rev().nth(lag).unwrap_or(world.now()),
+            lag => world.instants().skip(1).rev().nth(lag).unwrap_or(world.now()),
         };
         let state = world.state_at(LogPosition::past(time));
         drop(world);

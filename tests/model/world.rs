@@ -30,6 +30,8 @@ pub struct Version {
     /// In whose compartments it is.
     pub patients: Vec<u8>,
     pub json: Bytes,
+    /// The log has no more of it than that it was written.
+    pub open: bool,
 }
 
 /// A change of the log, and what it did.
@@ -44,6 +46,13 @@ enum Effect {
     Is(Key, Version),
     Gone(Key),
     Cleared(ResourceType),
+}
+
+/// What befell a resource at one place of the log: what was before, and after.
+pub struct Turn {
+    pub at: LogPosition,
+    pub key: Key,
+    pub versions: [Option<Version>; 2],
 }
 
 /// The log's last time when a transaction had ended, and what there was then.
@@ -64,14 +73,22 @@ pub struct World {
     now: u64,
     /// Changes up to this time are no longer in the log.
     trimmed: u64,
-    stamps: u64,
+    /// Where each version was written.
+    places: Vec<LogPosition>,
 }
 
 impl World {
     pub fn new(knobs: Knobs) -> Self {
         let now = 1_000 << 32;
         let first = End { time: now, logged: 0, state: Arc::default() };
-        Self { knobs, log: Vec::new(), ends: vec![first], now, trimmed: now - 1, stamps: 0 }
+        Self {
+            knobs,
+            log: Vec::new(),
+            ends: vec![first],
+            now,
+            trimmed: now - 1,
+            places: Vec::new(),
+        }
     }
 
     pub fn now(&self) -> u64 {
@@ -87,7 +104,7 @@ impl World {
     }
 
     /// The times at which snapshots can be taken, the youngest last.
-    pub fn instants(&self) -> impl DoubleEndedIterator<Item = u64> {
+    pub fn instants(&self) -> impl DoubleEndedIterator<Item = u64> + ExactSizeIterator {
         self.ends.iter().map(|end| end.time)
     }
 
@@ -164,24 +181,49 @@ impl World {
         &self.log[self.reached(at)..]
     }
 
-    /// Each resource's change between two positions: what was before it, and after.
-    pub fn between(&self, after: LogPosition, to: LogPosition) -> Vec<(Key, [Option<Version>; 2])> {
+    /// Each resource's change between two positions.
+    pub fn between(&self, after: LogPosition, to: LogPosition) -> Vec<Turn> {
         let mut state = self.state_at(after);
-        let mut changes = Vec::new();
+        let mut turns = Vec::new();
         for logged in &self.log[self.reached(after)..self.reached(to)] {
             let before = state.clone();
             logged.effect.clone().apply(&mut state);
-            if let Effect::Is(key, _) | Effect::Gone(key) = &logged.effect {
+            if let Some(key) = logged.key() {
                 let of = |state: &State| state.get(key).cloned();
-                changes.push((key.clone(), [of(&before), of(&state)]));
+                let (at, versions) = (logged.change.position, [of(&before), of(&state)]);
+                turns.push(Turn { at, key: key.clone(), versions });
             }
         }
-        changes
+        turns
     }
 
-    pub fn change_at(&self, at: LogPosition) -> Option<&Change> {
-        let last = &self.log.get(self.reached(at).checked_sub(1)?)?.change;
-        (last.position == at).then_some(last)
+    /// What a resource was at a position and has been since, each in its turn; `None`: it was not there.
+    pub fn since(&self, key: &Key, at: LogPosition) -> Vec<Option<Version>> {
+        let mut versions = vec![self.state_at(at).remove(key)];
+        for logged in self.after(at) {
+            match &logged.effect {
+                Effect::Is(of, version) if of == key => versions.push(Some(version.clone())),
+                Effect::Gone(of) if of == key => versions.push(None),
+                Effect::Cleared(ty) if *ty == key.0 => versions.push(None),
+                Effect::Is(..) | Effect::Gone(_) | Effect::Cleared(_) => {}
+            }
+        }
+        versions
+    }
+
+    /// Where a version was written.
+    pub fn place_of(&self, json: &str) -> Option<LogPosition> {
+        let stamp = json.split("\"versionId\":\"").nth(1)?.split('"').next()?;
+        self.places.get(stamp.parse::<usize>().ok()?.checked_sub(1)?).copied()
+    }
+
+    pub fn looks_up(&self) -> bool {
+        self.knobs.looked_up
+    }
+
+    pub fn change_at(&self, at: LogPosition) -> Option<&Logged> {
+        let last = self.log.get(self.reached(at).checked_sub(1)?)?;
+        (last.change.position == at).then_some(last)
     }
 
     pub fn head(&self) -> LogPosition {
@@ -233,11 +275,19 @@ impl World {
         let (doc, (ty, id)) = (target.doc(), key.clone());
         let id = id.into_boxed_str();
         if let Op::Put { updated_ms, patients, .. } = op {
-            self.stamps += 1;
-            let json = text(target, *patients, self.stamps, self.knobs.fat);
+            self.places.push(position);
+            let stamp = self.places.len();
+            let json = text(target, *patients, stamp, self.knobs.fat);
+            let open = self.knobs.looked_up && old.is_some() && stamp % 4 > 0;
             let (updated_ms, patients) = (*updated_ms, target.compartments(*patients));
-            let version =
-                Version { position, doc: doc.clone(), updated_ms, patients, json: json.clone() };
+            let version = Version {
+                position,
+                doc: doc.clone(),
+                updated_ms,
+                patients,
+                json: json.clone(),
+                open,
+            };
             let kind = ChangeKind::Upsert { ty, id, doc, updated_ms, json, before };
             return Some(Logged {
                 change: change(position, kind),
@@ -247,6 +297,21 @@ impl World {
         old?;
         let kind = ChangeKind::Delete { ty, id, doc, before };
         Some(Logged { change: change(position, kind), effect: Effect::Gone(key) })
+    }
+}
+
+impl Logged {
+    /// Whose change it is; a collection's end is nobody's.
+    pub fn key(&self) -> Option<&Key> {
+        match &self.effect {
+            Effect::Is(key, _) | Effect::Gone(key) => Some(key),
+            Effect::Cleared(_) => None,
+        }
+    }
+
+    /// Whether the log has no more of it than that it was.
+    pub fn is_open(&self) -> bool {
+        matches!(&self.effect, Effect::Is(_, version) if version.open)
     }
 }
 
@@ -270,7 +335,7 @@ fn image(json: &Bytes) -> Image {
 }
 
 /// A resource's JSON; no two versions have the same.
-fn text(target: Target, patients: u8, stamp: u64, fat: bool) -> Bytes {
+fn text(target: Target, patients: u8, stamp: usize, fat: bool) -> Bytes {
     let (name, id) = (target.type_name(), target.id());
     let reference = |n: u8| format!("{{\"reference\":\"Patient/{}\"}}", Target::Patient(n).id());
     let named = || (0..8).filter(move |n| patients & (1 << n) != 0);
@@ -285,11 +350,7 @@ fn text(target: Target, patients: u8, stamp: u64, fat: bool) -> Bytes {
             format!(",\"member\":[{}]", members.join(","))
         }
     };
-    let pad = if fat {
-        "x".repeat(usize::try_from(stamp % 7).expect("small") * 5_000)
-    } else {
-        String::new()
-    };
+    let pad = if fat { "x".repeat(stamp % 7 * 5_000) } else { String::new() };
     format!(
         "{{\"resourceType\":\"{name}\",\"id\":\"{id}\",\"meta\":{{\"versionId\":\"{stamp}\"}}\
          {links},\"language\":\"{pad}\"}}"

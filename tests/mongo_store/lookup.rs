@@ -239,7 +239,7 @@ async fn documents_are_looked_up_some_at_a_time() {
         for change in &batch.changes {
             let ChangeKind::Upsert { id, json, .. } = &change.kind else { panic!("{change:?}") };
             assert!(id.as_ref() == "after" || text(json).contains(r#""n":1"#), "{id}");
-            assert!(change.repeats.is_none() && change.position <= batch.level, "{id}");
+            assert!(change.as_of.is_none() && change.position <= batch.level, "{id}");
             size += json.len();
             ids.push(id.to_string());
         }

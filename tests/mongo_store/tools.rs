@@ -105,9 +105,10 @@ pub(crate) async fn read_to(
     reader: &mut dyn Changes,
     head: LogPosition,
 ) -> (Vec<Change>, LogPosition) {
-    let mut all = Vec::new();
+    let (mut all, mut ahead) = (Vec::new(), Ahead::default());
     loop {
-        let batch = reader.next().await.expect("changes");
+        let mut batch = reader.next().await.expect("changes");
+        ahead.mark(&mut batch.changes);
         all.extend(batch.changes);
         if batch.level.time > head.time || (batch.quiet && batch.level.time >= head.time) {
             return (all, batch.level);

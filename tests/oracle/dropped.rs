@@ -119,3 +119,24 @@ fn what_was_deleted_before_a_drop_is_missing_without_a_reset() {
     let silent = of(&[control("caught-up", place(8))]);
     assert_eq!(silent.count(Kind::Missing), 1, "{silent:?}");
 }
+
+/// Who has nothing, or has started over, starts over again only for what came later; and has, after
+/// that, what is behind its cause.
+#[test]
+fn each_reset_is_for_a_drop_of_its_own() {
+    let mut journal = Journal::default();
+    let place = |time| LogPosition { time, consumed: 1 };
+    journal.sweep(place(5), "Patient");
+    journal.sweep(place(9), "Basic");
+    let reset = || said("reset", String::new(), "{}".into());
+    let untrue = |written: u64, rest: &[Seen]| {
+        let begins = Seen::Connected { from: None, written };
+        let seen = [&[begins], rest].concat();
+        verdict(&journal, &Transcript { seen }).count(Kind::Untrue)
+    };
+    assert_eq!(untrue(1, &[reset()]), 0);
+    assert_eq!(untrue(1, &[reset(), reset()]), 1, "twice for one drop");
+    assert_eq!(untrue(6, &[reset()]), 1, "to a newcomer, of what was before it came");
+    assert_eq!(untrue(1, &[reset(), control("caught-up", place(5))]), 0);
+    assert_eq!(untrue(1, &[reset(), control("caught-up", place(4))]), 1, "ahead of its cause");
+}

@@ -106,11 +106,19 @@ impl Process {
 
     /// How much memory of its own it has, in bytes.
     pub fn memory(&self) -> usize {
+        self.status("RssAnon:").parse::<usize>().expect("a number") << 10
+    }
+
+    /// Whether a signal has stopped it.
+    pub fn is_stopped(&self) -> bool {
+        self.status("State:") == "T"
+    }
+
+    fn status(&self, name: &str) -> String {
         let status =
             fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
-        let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("its memory");
-        let kilobytes = line.split_whitespace().nth(1).expect("a number");
-        kilobytes.parse::<usize>().expect("a number") << 10
+        let line = status.lines().find(|line| line.starts_with(name)).expect("a line of it");
+        line.split_whitespace().nth(1).expect("a word").to_owned()
     }
 
     pub fn kill(&mut self) {

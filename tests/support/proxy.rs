@@ -3,7 +3,10 @@
 
 use std::{
     net::Ipv4Addr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -29,6 +32,15 @@ struct Weather {
     accepted: u64,
 }
 
+/// What was done to connections.
+#[derive(Debug, Default)]
+struct Deeds {
+    /// How many there are.
+    open: AtomicUsize,
+    /// How often something came that was not passed on.
+    held: AtomicUsize,
+}
+
 /// A proxy; it ends when dropped, and its connections with it.
 #[derive(Debug)]
 pub struct Proxy {
@@ -36,6 +48,7 @@ pub struct Proxy {
     /// Connections go to these in turn, past those that take none.
     targets: Arc<Mutex<Vec<u16>>>,
     weather: Arc<watch::Sender<Weather>>,
+    deeds: Arc<Deeds>,
     accepts: tokio::task::JoinHandle<()>,
 }
 
@@ -46,8 +59,10 @@ impl Proxy {
         let port = listener.local_addr().expect("its address").port();
         let weather = Arc::new(watch::Sender::new(Weather::default()));
         let targets = Arc::new(Mutex::new(vec![target]));
-        let accepts = tokio::spawn(accept(listener, targets.clone(), weather.clone()));
-        Self { port, targets, weather, accepts }
+        let deeds = Arc::<Deeds>::default();
+        let accepts =
+            tokio::spawn(accept(listener, targets.clone(), weather.clone(), deeds.clone()));
+        Self { port, targets, weather, deeds, accepts }
     }
 
     /// From now on new connections go to these in turn, past those that take none.
@@ -60,9 +75,16 @@ impl Proxy {
         self.weather.send_modify(|weather| weather.delay = delay);
     }
 
-    /// Resets all connections that there are.
-    pub fn cut(&self) {
+    /// Resets all connections that there are. Returns how many that is.
+    pub fn cut(&self) -> usize {
+        let open = self.deeds.open.load(SeqCst);
         self.weather.send_modify(|weather| weather.cut = weather.accepted);
+        open
+    }
+
+    /// How often something came that was not passed on, or is yet to be.
+    pub fn held(&self) -> usize {
+        self.deeds.held.load(SeqCst)
     }
 
     /// From now on nothing passes, on old connections and new ones.
@@ -96,6 +118,7 @@ async fn accept(
     listener: TcpListener,
     targets: Arc<Mutex<Vec<u16>>>,
     weather: Arc<watch::Sender<Weather>>,
+    deeds: Arc<Deeds>,
 ) {
     loop {
         let Ok((client, _)) = listener.accept().await else { return };
@@ -104,7 +127,12 @@ async fn accept(
         let mut targets = targets.lock().expect("no panic while locked").clone();
         let first = usize::try_from(number).expect("a count") % targets.len().max(1);
         targets.rotate_left(first);
-        tokio::spawn(connection(client, targets, number, weather.subscribe()));
+        let (weather, deeds) = (weather.subscribe(), deeds.clone());
+        tokio::spawn(async move {
+            deeds.open.fetch_add(1, SeqCst);
+            connection(client, targets, number, weather, &deeds.held).await;
+            deeds.open.fetch_sub(1, SeqCst);
+        });
     }
 }
 
@@ -113,6 +141,7 @@ async fn connection(
     targets: Vec<u16>,
     number: u64,
     mut weather: watch::Receiver<Weather>,
+    held: &AtomicUsize,
 ) {
     // A client that drops a connection without a word must not find the proxy waiting for ever.
     let (up, down) = (weather.clone(), weather.clone());
@@ -122,8 +151,8 @@ async fn connection(
         let (mut from_client, mut to_client) = client.split();
         let (mut from_server, mut to_server) = server.split();
         tokio::select! {
-            () = pass(&mut from_client, &mut to_server, number, up) => {}
-            () = pass(&mut from_server, &mut to_client, number, down) => {}
+            () = pass(&mut from_client, &mut to_server, number, up, held) => {}
+            () = pass(&mut from_server, &mut to_client, number, down, held) => {}
         }
     };
     tokio::select! {
@@ -150,6 +179,7 @@ async fn pass(
     to: &mut (impl AsyncWrite + Unpin),
     number: u64,
     mut weather: watch::Receiver<Weather>,
+    held: &AtomicUsize,
 ) {
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -157,6 +187,9 @@ async fn pass(
         let delay = weather.borrow().delay;
         tokio::time::sleep(delay).await;
         let passes = |weather: &Weather| !weather.hole && number >= weather.forgotten;
+        if !passes(&weather.borrow()) {
+            held.fetch_add(1, SeqCst);
+        }
         if weather.wait_for(passes).await.is_err() {
             return;
         }

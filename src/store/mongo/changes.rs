@@ -20,7 +20,6 @@ use tracing::debug;
 
 use super::{
     Shared,
-    ahead::Ahead,
     change_stream::open_cursor,
     errors,
     event::{Event, token_time},
@@ -113,8 +112,8 @@ struct Tail {
     looked: u64,
     /// Resume tokens have shown no other time than their events.
     tokens_hold: bool,
-    /// Documents that were read as of a later time than their event's.
-    ahead: Ahead,
+    /// As of which time of the log documents were looked up last.
+    looked_up: u64,
     owed: Owed,
     /// Collections came or went.
     listing_changed: bool,
@@ -145,7 +144,7 @@ impl Tail {
             began: after.time,
             looked: ends.committed,
             tokens_hold: true,
-            ahead: Ahead::default(),
+            looked_up: 0,
             owed: Owed::default(),
             listing_changed: false,
         })
@@ -220,10 +219,7 @@ impl Tail {
             fits
         };
         let count = self.waiting.iter().take_while(is_in).count();
-        let mut part: Vec<Step> = self.waiting.drain(..count).collect();
-        for step in &mut part {
-            step.change.repeats = self.ahead.said(step);
-        }
+        let part: Vec<Step> = self.waiting.drain(..count).collect();
         let last = part.last().map(|step| step.change.position);
         let level = if self.waiting.is_empty() { Some(self.reached) } else { last };
         self.level = level.map_or(self.level, |level| self.level.max(level));
@@ -319,8 +315,8 @@ impl Tail {
         let wanted = last.iter().filter(|(_, at)| steps[**at].open);
         let wanted: Vec<Place> = wanted.map(|(place, _)| place.clone()).collect();
         let wanted_at = steps.last().map_or(0, |step| step.change.position.time);
-        let late = self.ahead.until;
-        let mut seen = lookup::look_up(&self.shared, &wanted, wanted_at, late).await?;
+        let mut seen = lookup::look_up(&self.shared, &wanted, wanted_at, self.looked_up).await?;
+        self.looked_up = self.looked_up.max(seen.time);
         let bytes: usize = seen.documents.values().map(|found| found.json.len()).sum();
         if let Some(each) = bytes.checked_div(seen.documents.len()) {
             self.at_once = (LOOKED_UP_BYTES / each.max(1)).clamp(1, MOST_LOOKED_UP);
@@ -331,7 +327,6 @@ impl Tail {
                 let step = &mut steps[last[&place]];
                 step.fill(found);
                 step.change.as_of = (seen.time > wanted_at).then_some(seen.time);
-                self.ahead.read(place, seen.time, step.change.position);
             }
         }
         Ok(())

@@ -18,7 +18,6 @@ use head::Head;
 use layout::Layout;
 use shared::{Shared, unreadable};
 
-mod ahead;
 pub(crate) mod catalog;
 pub(crate) mod change_stream;
 mod changes;

@@ -92,9 +92,10 @@ impl Journal {
         self.swept.push((at, ty.to_owned()));
     }
 
-    /// Whether that happened to one of these types behind a place.
-    pub fn sweeps(&self, after: LogPosition, types: &[&str]) -> bool {
-        self.swept.iter().any(|(at, ty)| *at > after && types.contains(&ty.as_str()))
+    /// Where that happened to one of these types first behind a place.
+    pub fn next_sweep(&self, after: LogPosition, types: &[&str]) -> Option<LogPosition> {
+        let theirs = self.swept.iter().filter(|(_, ty)| types.contains(&ty.as_str()));
+        theirs.map(|(at, _)| *at).filter(|at| *at > after).min()
     }
 
     pub fn len(&self) -> usize {

@@ -81,6 +81,9 @@ struct Judge<'j> {
     dropped: Vec<usize>,
     /// It has heard nothing yet since it connected.
     begins: bool,
+    /// What the last reset was for. It is behind all that the client hears next.
+    swept: LogPosition,
+    starts_behind: Option<LogPosition>,
 }
 
 /// Whether an OperationOutcome says that there is no place, or that the server stops.
@@ -124,6 +127,8 @@ impl<'j> Judge<'j> {
             written: 0,
             dropped: Vec::new(),
             begins: false,
+            swept: LogPosition::default(),
+            starts_behind: None,
         }
     }
 
@@ -186,17 +191,14 @@ impl<'j> Judge<'j> {
             if !event.id.is_empty() {
                 self.fault(Kind::Untrue, "a reset with an id");
             }
-            let had = before.as_deref().and_then(Place::of).map_or(self.scanned, |had| had.at);
-            if !self.journal.sweeps(had, self.types) {
-                self.fault(Kind::Untrue, format!("a reset without a cause: {}", event.data));
-            }
-            self.verdict.resets += 1;
-            return self.starts_over();
+            let had = before.as_deref().and_then(Place::of).map(|had| had.at);
+            return self.reset(had, &event.data);
         }
         let Some(place) = Place::of(&event.id) else {
             let what = format!("{} without a place: {event:?}", event.event);
             return self.fault(Kind::Untrue, what);
         };
+        self.is_behind_its_reset(place);
         match event.event.as_str() {
             "caught-up" => self.is_caught_up(place),
             "fell-behind" => {
@@ -211,6 +213,25 @@ impl<'j> Judge<'j> {
         if place.scans {
             self.reads_on(&event.id, place);
         }
+    }
+
+    /// A collection of its went behind what it had: behind its last id, or, where it has none, behind
+    /// what was written before it asked, and what an earlier reset was for.
+    fn reset(&mut self, had: Option<LogPosition>, why: &str) {
+        let had = had.unwrap_or_else(|| self.swept.max(LogPosition::past(self.written)));
+        match self.journal.next_sweep(had, self.types) {
+            Some(at) => (self.swept, self.starts_behind) = (at, Some(at)),
+            None => self.fault(Kind::Untrue, format!("a reset without a cause: {why}")),
+        }
+        self.verdict.resets += 1;
+        self.starts_over();
+    }
+
+    fn is_behind_its_reset(&mut self, place: Place) {
+        if let Some(at) = self.starts_behind.take_if(|at| *at > place.at) {
+            self.fault(Kind::Untrue, format!("a reset ahead of its cause at {at:?}"));
+        }
+        self.starts_behind = None;
     }
 
     /// All that is said is why there is no stream. Of one that goes on the store is asked nothing
@@ -252,7 +273,9 @@ impl<'j> Judge<'j> {
     fn checkpoint(&mut self, id: &str) {
         self.last_id = Some(id.to_owned());
         self.begins = false;
-        match Place::of(id) {
+        let place = Place::of(id);
+        place.into_iter().for_each(|place| self.is_behind_its_reset(place));
+        match place {
             Some(place) if place.scans => self.reads_on(id, place),
             Some(place) => {
                 self.moved_to(place);

@@ -71,7 +71,7 @@ impl Judge<'_> {
             // resource still there by then or not. The client is told so by the reset that the drop
             // asks for.
             let ty = url.split_once('/').map_or("", |(ty, _)| ty);
-            if had.is_none() && journal.sweeps(journal.get(now).at, &[ty]) {
+            if had.is_none() && journal.next_sweep(journal.get(now).at, &[ty]).is_some() {
                 self.dropped.push(now);
                 continue;
             }

@@ -1,0 +1,66 @@
+//! What a copy knows where updates are looked up late: it may be ahead of its position, and behind
+//! what gives way to a later change.
+
+use std::collections::BTreeMap;
+
+use fhirtail::position::LogPosition;
+
+use crate::world::{Key, Logged, Turn, Version, World};
+
+/// Up to where of the log each resource is known.
+#[derive(Debug, Clone, Default)]
+pub struct Known(BTreeMap<Key, LogPosition>);
+
+impl Known {
+    /// A version comes, or word that it is gone. Whether that is no older than what was known.
+    #[must_use]
+    pub fn comes(&mut self, key: &Key, place: LogPosition) -> bool {
+        let known = self.0.entry(key.clone()).or_insert(place);
+        let forward = place >= *known;
+        *known = place.max(*known);
+        forward
+    }
+
+    /// Another reader goes on from here: it knows nothing of what this one had looked up ahead.
+    pub fn rewind(&mut self, at: LogPosition) {
+        self.0.values_mut().for_each(|known| *known = at.min(*known));
+    }
+
+    /// Whether what came at a place need not be told: it was known, or gives way to what comes later.
+    pub fn excuses(&self, turn: &Turn, world: &World) -> bool {
+        let gives_way = || {
+            let open = turn.versions[1].as_ref().is_some_and(|version| version.open);
+            open && world.since(&turn.key, turn.at).len() > 1
+        };
+        world.looks_up()
+            && (self.0.get(&turn.key).is_some_and(|known| *known >= turn.at) || gives_way())
+    }
+}
+
+/// Whether a copy may hold this of a resource: what came later, looked up too late; or what was
+/// before an update whose document nobody finds any more, until the later change comes for which it
+/// gave way. Who is told that it has all (`whole`) may wait for a deletion alone.
+pub fn may_hold(
+    copied: Option<&str>,
+    key: &Key,
+    at: LogPosition,
+    whole: bool,
+    world: &World,
+) -> bool {
+    if !world.looks_up() {
+        return false;
+    }
+    let since = world.since(key, at);
+    let is_it = |version: &Version| copied.is_some_and(|text| version.json == text.as_bytes());
+    let later = since.iter().flatten().any(is_it);
+    let gave_way = since[0].as_ref().is_some_and(|version| version.open);
+    let comes = since[1..].iter().any(|version| !whole || version.is_none());
+    later || (gave_way && comes)
+}
+
+/// Whether a look-up for a change may find that, in time or too late.
+pub fn may_be_found(text: &str, logged: &Logged, world: &World) -> bool {
+    let Some(key) = logged.key().filter(|_| logged.is_open()) else { return false };
+    let since = world.since(key, logged.change.position);
+    since.iter().flatten().any(|version| version.json == text.as_bytes())
+}
