@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) trap: Mutex<Option<Phase>>,
     /// How many have come to it.
     pub(crate) trapped: AtomicUsize,
+    /// How many exports went on in a newer snapshot.
+    pub(crate) renewed: AtomicUsize,
 }
 
 impl Shared {
@@ -63,6 +65,7 @@ impl Shared {
             rest: AtomicBool::new(false),
             trap: Mutex::new(None),
             trapped: AtomicUsize::new(0),
+            renewed: AtomicUsize::new(0),
         }
     }
 
