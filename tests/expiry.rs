@@ -3,6 +3,8 @@
 
 #[path = "expiry/late.rs"]
 mod late;
+#[path = "expiry/lines.rs"]
+mod lines;
 mod support;
 
 use std::{
@@ -54,6 +56,15 @@ async fn keep_changing(store: Arc<dyn Store>, until: tokio_util::sync::Cancellat
         };
         commit(store.as_ref(), vec![write]).await;
         // Changes enough for every snapshot, and a log that can be replayed in no time.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Writes what nobody here reads: only writes move MongoDB's window on.
+async fn keep_moving(store: Arc<dyn Store>, until: tokio_util::sync::CancellationToken) {
+    let patient = || put(&json!({"resourceType": "Patient", "id": "w", "language": stamp()}));
+    while !until.is_cancelled() {
+        commit(store.as_ref(), vec![patient()]).await;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -171,16 +182,8 @@ async fn searches_of_mongodb() {
     let Some(set) = support::mongod::ReplicaSet::start(1, &[]).await else { return };
     set.set_parameter(doc! {"minSnapshotHistoryWindowInSeconds": 2}).await;
     let bench = support::mongo_in(&set).await;
-    // Only writes move the window on.
     let done = tokio_util::sync::CancellationToken::new();
-    let (store, until) = (bench.store.clone(), done.clone());
-    let writer = tokio::spawn(async move {
-        let patient = || put(&json!({"resourceType": "Patient", "id": "w", "language": stamp()}));
-        while !until.is_cancelled() {
-            commit(store.as_ref(), vec![patient()]).await;
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
+    let writer = tokio::spawn(keep_moving(bench.store.clone(), done.clone()));
     search_slowly(bench.store).await;
     done.cancel();
     writer.await.expect("the writer");

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     crowd,
+    exports::Exports,
     ground::{Ground, Set},
     report,
     shared::Shared,
@@ -68,6 +69,8 @@ pub(crate) struct Cast {
     /// Each change of an observation comes with what it was before. A collection that others'
     /// writes bring anew keeps nothing of the kind.
     pub(crate) keeps_images: bool,
+    /// How many ask for the history as lines, beside the crowd.
+    pub(crate) exports: u64,
 }
 
 impl Cast {
@@ -80,6 +83,7 @@ impl Cast {
         resets: Resets::Never,
         faulty: Faulty::Nothing,
         keeps_images: true,
+        exports: 2,
     };
 }
 
@@ -222,6 +226,7 @@ async fn run<G: Ground>(name: &str, ground: G, cast: Cast, fault: impl AsyncFnOn
     until("the writers write", 30, || shared.acknowledged() > 150).await;
     let clients: Vec<_> =
         (0..clients()).map(|seed| crowd::Client::start(shared.clone(), seed)).collect();
+    let exports = Exports::start(shared, cast.exports).await;
     until("all has been caught up once", 60, || clients.iter().all(|c| c.was_level(None))).await;
 
     fault(&lab).await;
@@ -246,10 +251,11 @@ async fn run<G: Ground>(name: &str, ground: G, cast: Cast, fault: impl AsyncFnOn
         seen.push(client.end().await);
     }
     let at_rest = start.elapsed();
+    let exported = exports.end().await;
     while !lab.servers().is_empty() {
         lab.kill_server();
     }
-    let report = report::of(&lab, seen).await;
+    let report = report::of(&lab, seen, exported).await;
     eprintln!(
         "fault: {name}, {report}, recovery {:.1} s (writers {:.1} s, at rest {:.1} s)",
         back.as_secs_f64(),

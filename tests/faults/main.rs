@@ -8,6 +8,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
 mod crowd;
+mod exports;
 mod ground;
 mod lab;
 mod others;
@@ -199,6 +200,8 @@ async fn snapshots_live_for_a_second() {
             lab.ground.tell(node, window).await;
         }
         outlive_a_snapshot(lab).await;
+        let renewed = || lab.shared.renewed.load(std::sync::atomic::Ordering::SeqCst);
+        until("an export in several snapshots", 30, || renewed() > 0).await;
         sleep(fault_time()).await;
     })
     .await;

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::{
     crowd::{Part, Saw, Wants},
+    exports::{self, Tally},
     ground::Ground,
     lab::{Cast, Faulty, Lab, Resets},
     support::oracle::{
@@ -40,9 +41,14 @@ pub(crate) struct Report {
     /// What was written as one, and is there in part.
     torn: Vec<String>,
     faults: Vec<(usize, Fault, Vec<Seen>)>,
+    exports: Tally,
 }
 
-pub(crate) async fn of<G: Ground>(lab: &Lab<G>, crowd: Vec<Saw>) -> Report {
+pub(crate) async fn of<G: Ground>(
+    lab: &Lab<G>,
+    crowd: Vec<Saw>,
+    exported: Vec<exports::Saw>,
+) -> Report {
     let journal = lab.ground.journal().await;
     let acknowledged = lab.shared.acknowledged.lock().expect("no panic while locked").clone();
     let commits = journal.find(&acknowledged);
@@ -59,6 +65,7 @@ pub(crate) async fn of<G: Ground>(lab: &Lab<G>, crowd: Vec<Saw>) -> Report {
     report.by_two = crowd.iter().filter(|saw| saw.wants.by_two).count();
     let narrowed = [Part::Final, Part::OfOne]
         .map(|part| (part, journal.narrowed(|resource| part.finds(resource))));
+    report.exports = Tally::of(exported, &journal, &narrowed, &times);
     for (client, saw) in crowd.into_iter().enumerate() {
         let last = saw.transcripts.len() - 1;
         for (n, mut transcript) in saw.transcripts.into_iter().enumerate() {
@@ -141,6 +148,7 @@ impl Report {
         assert!(few.is_empty(), "{} faults: {few:#?}", self.faults.len());
         assert!(self.lost.is_empty(), "acknowledged, and not in the log: {:?}", self.lost);
         assert!(self.torn.is_empty(), "there in part: {:?}", self.torn);
+        self.exports.assert_clean();
         assert_eq!(self.broken_off, 0, "streams ended with word of a failure");
         // Of few commits none may.
         let must_leave = self.narrowed > 0 && self.commits > 500;
@@ -162,14 +170,14 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { clients, commits, events, connections, resets, caught_up, .. } = self;
         let Self { broken_off, turned_away, narrowed, left, by_two, unanswered, .. } = self;
-        let Self { ended, unreached, .. } = self;
+        let Self { ended, unreached, exports, .. } = self;
         let (missing, repeated) = (self.count(Kind::Missing), self.count(Kind::Repeated));
         let other = self.faults.len() - missing - repeated;
         write!(
             f,
             "clients {clients} ({narrowed} narrowed, {by_two} by HTTP/2), commits {commits}, events {events}, connections {connections}, \
              turned away {turned_away}, unanswered {unanswered}, unreached {unreached}, ended {ended}, broken off {broken_off}, caught up {caught_up}, resets {resets}, left {left}, missing {missing}, repeated {repeated}, \
-             otherwise wrong {other}"
+             otherwise wrong {other}, {exports}"
         )
     }
 }

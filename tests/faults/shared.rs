@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     /// How many streams ended without a word of why, and how many were not answered.
     pub(crate) ended: AtomicUsize,
     pub(crate) unreached: AtomicUsize,
+    /// How many exports went on in a newer snapshot.
+    pub(crate) renewed: AtomicUsize,
 }
 
 impl Shared {
@@ -68,6 +70,7 @@ impl Shared {
             trapped: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
             unreached: AtomicUsize::new(0),
+            renewed: AtomicUsize::new(0),
         }
     }
 

@@ -222,6 +222,20 @@ pub(crate) async fn first(shared: &Shared) {
     commit(shared, vec![Write::Put(subject())]).await;
 }
 
+/// Writes 4 MB of a type that nobody writes again.
+pub(crate) async fn fill(shared: &Shared, ty: &'static str) {
+    for ten in 0..4 {
+        let text = text(10);
+        let write = |n: usize| {
+            let id = format!("ballast-{ten}{n}");
+            let large = "x".repeat(100_000);
+            let document = doc! {"_id": &id, "resourceType": ty, "id": &id, "language": &text, "alias": [large]};
+            Write::Put(document)
+        };
+        commit(shared, (0..10).map(write).collect()).await;
+    }
+}
+
 /// Writes an observation of this id, which every stream of observations holds, and a patient, as
 /// one, however long that takes.
 pub(crate) async fn last(shared: &Shared, id: &str) {

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
 mod dropped;
+mod exports;
 mod honest;
 mod narrowed;
 mod planted;

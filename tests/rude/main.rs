@@ -6,6 +6,8 @@
 
 #[path = "../faults/crowd.rs"]
 mod crowd;
+#[path = "../faults/exports.rs"]
+mod exports;
 mod garbage;
 #[path = "../faults/ground.rs"]
 #[allow(dead_code, reason = "no replica set of its own")]
@@ -55,6 +57,8 @@ const CAST: Cast = Cast {
     // What each thread's arena keeps for itself would hide what the server holds.
     environment: &[("MALLOC_ARENA_MAX", "1")],
     writers: 2,
+    // Whatever is large here, some test asks for.
+    exports: 0,
     ..Cast::USUAL
 };
 

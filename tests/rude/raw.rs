@@ -1,6 +1,6 @@
 //! A client that says just what it is told to, byte by byte.
 
-use std::{collections::HashSet, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -24,26 +24,48 @@ pub(crate) async fn say(socket: &mut TcpStream, bytes: &[u8]) -> bool {
     said.expect("the server takes it, or goes").is_ok()
 }
 
-/// Of how many connections the server has its end (`/proc/net/tcp`): nothing is read for that.
+/// Of how many connections the server has its end: nothing is read for that.
 pub(crate) fn standing(sockets: &[TcpStream]) -> usize {
-    let hex = |address: std::io::Result<SocketAddr>| match address.expect("an address") {
-        SocketAddr::V4(v4) => {
-            format!("{:08X}:{:04X}", u32::from_ne_bytes(v4.ip().octets()), v4.port())
+    let ends = ends();
+    let stands =
+        |socket: &&TcpStream| server_end(socket).is_some_and(|end| ends.contains_key(&end));
+    sockets.iter().filter(stands).count()
+}
+
+/// Whether the server holds as much for a connection as it may (256 KB), and its client takes no more.
+pub(crate) fn is_full(socket: &TcpStream) -> bool {
+    let unsent = server_end(socket).and_then(|end| ends().get(&end).copied());
+    unsent.is_some_and(|unsent| unsent >= 256 << 10)
+}
+
+/// A connection's end, as the kernel lists it: its address, and the other's.
+type End = [String; 2];
+
+/// `None`: it was reset.
+fn server_end(socket: &TcpStream) -> Option<End> {
+    let hex = |address: std::io::Result<SocketAddr>| match address {
+        Ok(SocketAddr::V4(v4)) => {
+            Some(format!("{:08X}:{:04X}", u32::from_ne_bytes(v4.ip().octets()), v4.port()))
         }
-        SocketAddr::V6(v6) => panic!("{v6}"),
+        Ok(SocketAddr::V6(v6)) => panic!("{v6}"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotConnected => None,
+        Err(error) => panic!("{error}"),
     };
+    Some([hex(socket.peer_addr())?, hex(socket.local_addr())?])
+}
+
+/// The ends that are open (`/proc/net/tcp`), and how many bytes of each no client has taken.
+fn ends() -> HashMap<End, usize> {
     let all = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's list");
     let ends = all.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
+        let unsent =
+            words[4].split_once(':').and_then(|(unsent, _)| usize::from_str_radix(unsent, 16).ok());
         // Established, or the client alone has closed.
-        ["01", "08"].contains(&words[3]).then(|| [words[1], words[2]])
+        let is_open = ["01", "08"].contains(&words[3]);
+        is_open.then(|| ([words[1].to_owned(), words[2].to_owned()], unsent.unwrap_or_default()))
     });
-    let ends: HashSet<[&str; 2]> = ends.collect();
-    let stands = |socket: &&TcpStream| {
-        let [server, client] = [hex(socket.peer_addr()), hex(socket.local_addr())];
-        ends.contains(&[&*server, &*client])
-    };
-    sockets.iter().filter(stands).count()
+    ends.collect()
 }
 
 /// All that comes until the server lets go, which it does.
@@ -52,22 +74,41 @@ pub(crate) async fn hear(socket: &mut TcpStream) -> Vec<u8> {
 }
 
 async fn heard(socket: &mut TcpStream) -> Vec<u8> {
+    heard_until(socket, |_| false).await
+}
+
+/// What comes until it is enough, or the server lets go.
+async fn heard_until(socket: &mut TcpStream, is_enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let mut heard = Vec::new();
     let mut part = vec![0; 64 << 10];
-    loop {
+    while !is_enough(&heard) {
         match socket.read(&mut part).await {
             Ok(count @ 1..) => heard.extend_from_slice(&part[..count]),
-            _ => return heard,
+            _ => break,
         }
     }
+    heard
 }
 
 /// Says it, and hears all that comes; the statuses of it. None of them is a failure.
 pub(crate) async fn ask(server: SocketAddr, bytes: &[u8]) -> Vec<u16> {
+    ask_until(server, bytes, |_| false).await
+}
+
+/// Says it, and hears no more than the head of what comes; the status of it, which is no failure.
+pub(crate) async fn ask_for_head(server: SocketAddr, bytes: &[u8]) -> Vec<u16> {
+    ask_until(server, bytes, |heard| heard.windows(4).any(|part| part == b"\r\n\r\n")).await
+}
+
+async fn ask_until(
+    server: SocketAddr,
+    bytes: &[u8],
+    is_enough: impl Fn(&[u8]) -> bool,
+) -> Vec<u16> {
     let mut socket = connect(server).await;
     say(&mut socket, bytes).await;
     let said = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
-    let heard = timeout(PATIENCE, heard(&mut socket)).await;
+    let heard = timeout(PATIENCE, heard_until(&mut socket, is_enough)).await;
     let statuses =
         statuses(&heard.unwrap_or_else(|_| panic!("{said}: the server does not let go")));
     assert!(statuses.iter().all(|status| *status < 500), "{said}: {statuses:?}");

@@ -1,38 +1,81 @@
 //! Who takes nothing, or next to nothing, and who says next to nothing.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{sleep, timeout},
 };
 
 use crate::{
-    bear,
+    bear, bear_within,
     lab::until,
-    raw::{PATIENCE, connect, hear, request, say, standing, statuses},
+    raw::{PATIENCE, ask, connect, hear, is_full, request, say, standing, statuses},
+    support::{chaos::Dice, stream},
 };
 
 const STREAM: &str = "Accept: text/event-stream\r\n";
-/// Whatever is large.
-const LARGE: [(&str, &str); 4] = [
-    ("GET /fhir/$export", STREAM),
-    ("GET /fhir/$export", "Accept: text/event-stream\r\nAccept-Encoding: gzip\r\n"),
-    ("GET /fhir/$export", "Accept: application/fhir+ndjson\r\n"),
-    ("GET /fhir/Patient", "Accept: application/fhir+json\r\n"),
-];
+
+/// Whatever is large; of a search, where this type is.
+fn large(ty: &str) -> [Vec<u8>; 4] {
+    let whole = "GET /fhir/$export";
+    [
+        request(whole, STREAM, ""),
+        request(whole, "Accept: text/event-stream\r\nAccept-Encoding: gzip\r\n", ""),
+        request(whole, "Accept: application/fhir+ndjson\r\n", ""),
+        request(&format!("GET /fhir/{ty}"), "Accept: application/fhir+json\r\n", ""),
+    ]
+}
 
 /// Many of each of them.
-async fn many<T>(count: usize, client: impl AsyncFn(Vec<u8>) -> T) -> Vec<T> {
-    let requests = LARGE.iter().cycle().take(count);
-    join_all(requests.map(|(line, headers)| client(request(line, headers, "")))).await
+async fn many<T>(count: usize, ty: &str, client: impl AsyncFn(Vec<u8>) -> T) -> Vec<T> {
+    join_all(large(ty).iter().cycle().take(count).map(|request| client(request.clone()))).await
 }
+
+/// What nobody else reads or writes.
+const FILLED: &str = "Basic";
+
+/// Writes resources that are more than all that lies between what is read of a store and a client that
+/// takes nothing, packed or not: 3 MB.
+async fn fill(server: SocketAddr) {
+    let mut dice = Dice(3);
+    for some in 0..6 {
+        let mut entry = |n: u64| {
+            let noise = (0..12_500).map(|_| format!("{:08x}", dice.roll(1 << 32)));
+            let (id, text) = (format!("large-{some}{n}"), noise.collect::<String>());
+            let resource = json!({"resourceType": FILLED, "id": id, "code": {"text": text}});
+            let request = json!({"method": "PUT", "url": format!("{FILLED}/{id}")});
+            json!({"resource": resource, "request": request})
+        };
+        let entries: Vec<Value> = (0..5).map(&mut entry).collect();
+        let bundle = json!({"resourceType": "Bundle", "type": "batch", "entry": entries});
+        assert_eq!(ask(server, &request("POST /fhir", "", &bundle.to_string())).await, [200]);
+    }
+}
+
+/// How many clients were let go since they took nothing.
+async fn let_go(server: SocketAddr) -> f64 {
+    let metrics = stream::client().get(format!("http://{server}/metrics")).send().await;
+    let metrics = metrics.expect("an answer").text().await.expect("a text");
+    let counts = metrics.lines().filter(|line| line.starts_with("fhirtail_slow_clients_dropped"));
+    counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}
+
+/// What is on its way to so many at once, and what of that the allocator keeps.
+const FULL: usize = 96 << 20;
+const MANY: usize = 24;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn never_read() {
-    bear("never read", async |server: SocketAddr| {
-        let sockets = many(60, async |request| {
+    bear_within(FULL, "never read", async |server: SocketAddr| {
+        fill(server).await;
+        let before = let_go(server).await;
+        let sockets = many(MANY, FILLED, async |request| {
             let mut socket = connect(server).await;
             say(&mut socket, &request).await;
             let answered = timeout(PATIENCE, socket.readable()).await;
@@ -40,25 +83,36 @@ async fn never_read() {
             socket
         })
         .await;
-        // What they are sent has to fill their sockets first.
         until("the server lets go of all", 60, || standing(&sockets) == 0).await;
+        assert!(let_go(server).await >= before + MANY as f64, "for another reason");
     })
     .await;
 }
 
+/// Nobody tells the server of single bytes: their kernel has room again only once a good part of its
+/// buffer has been read. Whoever reads no faster takes nothing, as far as can be known.
 #[tokio::test(flavor = "multi_thread")]
 async fn read_a_byte_a_second() {
-    bear("read 1 byte/s", async |server: SocketAddr| {
-        many(60, async |request| {
+    bear_within(FULL, "read 1 byte/s", async |server: SocketAddr| {
+        fill(server).await;
+        let before = let_go(server).await;
+        many(MANY, FILLED, async |request| {
             let mut socket = connect(server).await;
             say(&mut socket, &request).await;
-            for _ in 0..3 {
+            until("all that lies between is full", 30, || is_full(&socket)).await;
+            let full = Instant::now();
+            while standing(std::slice::from_ref(&socket)) > 0 {
+                assert!(full.elapsed() < PATIENCE, "it is served on and on");
                 let read = timeout(PATIENCE, socket.read(&mut [0])).await;
-                assert_eq!(read.expect("it is served").expect("a connection"), 1);
+                match read.expect("it came before") {
+                    Ok(count) => assert_eq!(count, 1),
+                    Err(_) => break,
+                }
                 sleep(Duration::from_secs(1)).await;
             }
         })
         .await;
+        assert!(let_go(server).await >= before + MANY as f64, "for another reason");
     })
     .await;
 }
@@ -66,7 +120,7 @@ async fn read_a_byte_a_second() {
 #[tokio::test(flavor = "multi_thread")]
 async fn close_half() {
     bear("half-closed", async |server: SocketAddr| {
-        many(100, async |request| {
+        many(100, "Patient", async |request| {
             let mut socket = connect(server).await;
             say(&mut socket, &request).await;
             socket.shutdown().await.expect("half a connection");

@@ -86,3 +86,26 @@ pub async fn contents(store: &dyn Store, types: &[&str]) -> Copy {
     }
     copy
 }
+
+/// What the lines of an NDJSON export make, in their order: a resource replaces, the Bundle of a
+/// deletion removes.
+///
+/// # Errors
+/// A line is neither.
+pub fn folded(lines: &str) -> Result<Copy, String> {
+    let mut copy = Copy::new();
+    for line in lines.lines() {
+        let said: serde_json::Value =
+            serde_json::from_str(line).map_err(|error| format!("{error}: {line:.200}"))?;
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+        match (text(&said["resourceType"]), text(&said["id"])) {
+            (Some(ty), Some(id)) => drop(copy.insert(format!("{ty}/{id}"), line.to_owned())),
+            (Some(ty), None) if ty == "Bundle" => {
+                let url = text(&said["entry"][0]["request"]["url"]);
+                copy.remove(&url.ok_or_else(|| format!("a Bundle of no deletion: {line:.200}"))?);
+            }
+            _ => return Err(format!("no resource: {line:.200}")),
+        }
+    }
+    Ok(copy)
+}

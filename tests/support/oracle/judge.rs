@@ -11,6 +11,7 @@
 //! - `caught-up` comes only when all is sent that was written before the client asked;
 //! - who has consumed an id resumes by it, and is sent what follows; after `reset`, all anew.
 
+pub mod exports;
 mod lacking;
 mod sent;
 

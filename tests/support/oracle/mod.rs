@@ -5,7 +5,7 @@
 //! [`file`] reads the embedded store's in the same way.
 //! [`transcript::Transcript`] is all that one client saw, over all its connections.
 //! [`judge::judge`] is pure, and gives a [`verdict::Verdict`]: what is missing, repeated, out of
-//! order, wrong or untrue.
+//! order, wrong or untrue; [`judge::exports`] is the same for a history as lines.
 
 pub mod file;
 pub mod journal;
