@@ -137,7 +137,7 @@ impl Planner<'_> {
         write: &Write,
         current: &Current,
     ) -> Result<Written, WriteError> {
-        let version = current.version + 1;
+        let version = next(index, current.version)?;
         let name = tombstone_id(write.ty, &write.id);
         let tombstone = rawdoc! {"_id": name.as_str(), "version": version.cast_signed()};
         let tombstone = Statement::replacement(index, RawBson::String(name), tombstone, true);
@@ -153,7 +153,7 @@ impl Planner<'_> {
         resource: &Resource,
     ) -> Result<Written, WriteError> {
         let tombstone = self.tombstone(write);
-        let version = tombstone.unwrap_or(0) + 1;
+        let version = next(index, tombstone.unwrap_or(0))?;
         let doc = DocId::Text(write.id.as_str().into());
         let (document, json) = self.stamped(index, write, resource, &doc, version)?;
         let statement = Statement { write: index, document };
@@ -183,7 +183,7 @@ impl Planner<'_> {
                 json: stored,
             });
         }
-        let version = current.version + 1;
+        let version = next(index, current.version)?;
         let (document, json) = self.stamped(index, write, &new, &current.doc, version)?;
         let key = decode::raw_key(&current.doc);
         let replacement = Statement::replacement(index, key, document, false);
@@ -209,4 +209,13 @@ impl Planner<'_> {
         })?;
         Ok((document, json))
     }
+}
+
+/// The version after another. A tombstone has 63 bits for it.
+fn next(index: usize, version: u64) -> Result<u64, WriteError> {
+    let next = version.checked_add(1).filter(|next| i64::try_from(*next).is_ok());
+    next.ok_or_else(|| {
+        let why = format!("no version can follow meta.versionId {version}");
+        WriteError::Unstorable { index, why }
+    })
 }
