@@ -15,6 +15,8 @@ mod log;
 mod lookup;
 #[path = "mongo_store/narrow/mod.rs"]
 mod narrow;
+#[path = "mongo_store/rules.rs"]
+mod rules;
 #[path = "mongo_store/silence.rs"]
 mod silence;
 #[path = "mongo_store/snapshot.rs"]

@@ -21,6 +21,10 @@ pub enum IssueType {
     Deleted,
     /// The current version is another than expected.
     Conflict,
+    /// There is one like it already.
+    Duplicate,
+    /// Content that somebody's rule refuses.
+    BusinessRule,
     /// Too large.
     TooLong,
     /// More than is done at once.

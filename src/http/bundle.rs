@@ -28,7 +28,7 @@ use crate::{
         instant,
         outcome::{self, IssueType},
     },
-    store::{Effect, WriteError, Written},
+    store::{Effect, Written},
 };
 
 /// How many entries of a batch are on their way at once, so that the store can commit them
@@ -134,11 +134,9 @@ async fn transaction(
         return Ok(Vec::new());
     }
     let names: Vec<_> = writes.iter().map(|write| format!("{}/{}", write.ty, write.id)).collect();
-    let written = app.commit(writes).await.map_err(|error| match error {
-        WriteError::Conflict { index, .. } | WriteError::Unstorable { index, .. } => {
-            in_entry(index, error.into())
-        }
-        WriteError::Store(error) => error.into(),
+    let written = app.commit(writes).await.map_err(|error| match error.index() {
+        Some(index) => in_entry(index, error.into()),
+        None => error.into(),
     })?;
     let mut written = written.into_iter();
     let answer = |name: &String| Ok(Answer::written(name, outcome_of(written.next())?, prefer));

@@ -19,7 +19,7 @@ use crate::{
         outcome::{self, IssueType},
         resource::{Resource, new_id},
     },
-    store::{Action, Effect, Expect, StoreError, Write, WriteError, Written},
+    store::{Action, Effect, Expect, Rule, StoreError, Write, WriteError, Written},
 };
 
 /// From this size on a body is parsed away from the event loop, in bytes.
@@ -118,6 +118,13 @@ impl From<WriteError> for ApiError {
             }
             WriteError::Unstorable { why, .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, IssueType::Invalid, why)
+            }
+            WriteError::Rule { rule, .. } => {
+                let (status, code) = match rule {
+                    Rule::Unique(_) => (StatusCode::CONFLICT, IssueType::Duplicate),
+                    Rule::Validator => (StatusCode::UNPROCESSABLE_ENTITY, IssueType::BusinessRule),
+                };
+                Self::new(status, code, rule.to_string())
             }
             WriteError::Store(error) => error.into(),
         }

@@ -35,7 +35,7 @@ pub use detached::detached;
 pub use key::{DocId, DocRef, KeyRef, ScanKey};
 pub use open::{MONGODB_SCHEMES, OpenError, open};
 pub use scan::{Along, Scan, Window};
-pub use write::{Action, Effect, Expect, Lookup, Write, WriteError, Written};
+pub use write::{Action, Effect, Expect, Lookup, Rule, Write, WriteError, Written};
 
 /// What a store can fail with. Whoever reads decides by the variant, never by the text.
 #[derive(Debug, Clone, thiserror::Error)]

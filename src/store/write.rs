@@ -108,7 +108,38 @@ pub enum WriteError {
         /// A sentence that names the member.
         why: String,
     },
+    /// A write breaks a rule that somebody gave the database.
+    #[error("{rule}")]
+    Rule {
+        /// Which of `writes`, where the database says it.
+        index: Option<usize>,
+        /// The rule.
+        rule: Rule,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl WriteError {
+    /// Which write is at fault.
+    #[must_use]
+    pub fn index(&self) -> Option<usize> {
+        match self {
+            Self::Conflict { index, .. } | Self::Unstorable { index, .. } => Some(*index),
+            Self::Rule { index, .. } => *index,
+            Self::Store(_) => None,
+        }
+    }
+}
+
+/// A rule that somebody gave the database, beside those of FHIR.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rule {
+    /// A unique index, as it was made or by its name.
+    #[error("the database has a unique index {0}, and another resource has the same there")]
+    Unique(String),
+    /// A validator of documents.
+    #[error("the database has a validator for this type, which refuses the resource")]
+    Validator,
 }

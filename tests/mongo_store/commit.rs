@@ -1,7 +1,7 @@
 //! Transactions: versions, expectations, all or nothing.
 
 use fhirtail::store::{Effect, Expect, Lookup, Store, WriteError};
-use mongodb::bson::{doc, oid::ObjectId};
+use mongodb::bson::{Bson, doc, oid::ObjectId};
 
 use crate::tools::{Bench, bench, delete, patient, put, text, ty};
 
@@ -150,6 +150,53 @@ async fn an_object_id_stands_for_its_digits() {
     assert_eq!(count.expect("a count"), 1);
     assert_eq!(bench.write(delete("Patient", &hex)).await.effect, Effect::Deleted);
     assert!(matches!(lookup(&bench, &hex).await, Lookup::Deleted { version: 2 }));
+}
+
+#[tokio::test]
+async fn versions_of_others_count_on_whatever_number_they_are() {
+    const EXACT: u64 = 1 << 53;
+    let Some(bench) = bench().await else { return };
+    let cases: [(Bson, u64); 10] = [
+        (1_700_000_000_000.0.into(), 1_700_000_000_000),
+        ((EXACT as f64).into(), EXACT),
+        ((EXACT as f64 * 2.0).into(), 0),
+        (0.5.into(), 0),
+        ((-1.0).into(), 0),
+        (f64::NAN.into(), 0),
+        (41.into(), 41),
+        (i64::MIN.into(), 0),
+        ("42".into(), 42),
+        ("x".into(), 0),
+    ];
+    for (index, (stored, version)) in cases.into_iter().enumerate() {
+        let id = index.to_string();
+        bench.insert("Patient", doc! {"_id": &id, "meta": {"versionId": stored}}).await;
+        let Lookup::Found { version: found, .. } = lookup(&bench, &id).await else { panic!() };
+        assert_eq!(found, version, "{id}");
+        let mut update = patient(&id, 1);
+        update.expect = Expect::Version(version);
+        assert_eq!(bench.write(update).await.version, version + 1, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn no_version_follows_the_last() {
+    let Some(bench) = bench().await else { return };
+    for (id, last) in [("a", u64::MAX), ("b", i64::MAX as u64)] {
+        let meta = doc! {"versionId": last.to_string()};
+        bench.insert("Patient", doc! {"_id": id, "meta": meta}).await;
+        for write in [patient(id, 1), delete("Patient", id)] {
+            match bench.commit(vec![patient("new", 1), write]).await {
+                Err(WriteError::Unstorable { index: 1, why }) => {
+                    assert!(why.contains(&last.to_string()), "{why}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let now = lookup(&bench, id).await;
+        assert!(matches!(now, Lookup::Found { version, .. } if version == last), "{now:?}");
+        assert!(matches!(lookup(&bench, "new").await, Lookup::Absent));
+    }
 }
 
 #[tokio::test]

@@ -57,18 +57,19 @@ pub(super) fn key(doc: &DocId) -> Bson {
     }
 }
 
+/// The same as raw BSON.
+pub(super) fn raw_key(doc: &DocId) -> RawBson {
+    match doc {
+        DocId::Text(text) => RawBson::String(text.to_string()),
+        DocId::Oid(bytes) => RawBson::ObjectId(ObjectId::from_bytes(*bytes)),
+    }
+}
+
 /// The keys under which a resource of this id may lie: its text, or the ObjectId that its text
 /// is.
 pub(super) fn keys_of(id: &str) -> Vec<Bson> {
     let oid = ObjectId::parse_str(id).ok().filter(|oid| oid.to_hex() == id);
     std::iter::once(Bson::String(id.to_owned())).chain(oid.map(Bson::ObjectId)).collect()
-}
-
-fn raw_key(doc: &DocId) -> RawBson {
-    match doc {
-        DocId::Text(text) => RawBson::String(text.to_string()),
-        DocId::Oid(bytes) => RawBson::ObjectId(ObjectId::from_bytes(*bytes)),
-    }
 }
 
 fn append(document: &mut RawDocumentBuf, name: &str, value: RawBson) -> Result<(), String> {

@@ -57,14 +57,26 @@ pub(crate) fn text(error: &Error) -> String {
         ErrorKind::Write(WriteFailure::WriteError(write)) => {
             told(write.code_name.as_deref().unwrap_or("WriteError"), write.code, &write.message)
         }
+        ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => {
+            told(&concern.code_name, concern.code, &concern.message)
+        }
+        // Their own texts repeat what could not be written, or be read.
+        ErrorKind::InsertMany(_) => no_document(code(error).unwrap_or_default()),
+        ErrorKind::Bson(unreadable) => unreadable.kind.to_string().replace('\n', " "),
         _ => text,
     }
 }
 
 fn told(name: &str, code: i32, message: &str) -> String {
+    // "BSONObj size: … is invalid. … First element: _id: …"
+    let message = message.split(" First element: ").next().unwrap_or_default();
     let message = message.split('{').next().unwrap_or_default().replace('\n', " ");
     let name = if name.is_empty() { "error" } else { name };
     format!("{name} ({code}): {}", message.trim_end_matches([' ', ':']))
+}
+
+fn no_document(code: i32) -> String {
+    format!("a document was not written (error {code})")
 }
 
 /// The driver lists all that it knows of all servers; one cause is enough.
@@ -121,5 +133,50 @@ pub(super) fn plain(error: &Error) -> StoreError {
         StoreError::Unavailable(text(error))
     } else {
         StoreError::Failed(format!("MongoDB: {}", text(error)))
+    }
+}
+
+/// A document was not written, for no reason that is known here. What the server says of it would
+/// repeat its values.
+pub(super) fn of_document(code: i32) -> StoreError {
+    let why = format!("MongoDB: {}", no_document(code));
+    match UNAVAILABLE.contains(&code) {
+        true => StoreError::Unavailable(why),
+        false => StoreError::Failed(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::{
+        bson::{Document, deserialize_from_document, doc},
+        error::{CommandError, InsertManyError, WriteConcernError},
+    };
+
+    use super::*;
+
+    fn said<T: serde::de::DeserializeOwned>(error: Document, kind: fn(T) -> ErrorKind) -> String {
+        text(&kind(deserialize_from_document(error).expect("an error")).into())
+    }
+
+    #[test]
+    fn no_text_repeats_a_document() {
+        let error = |message| doc! {"code": 7, "codeName": "Name", "errmsg": message};
+        let large = r#"BSONObj size: 9 (0x9) is invalid. First element: _id: "secret""#;
+        let told = "Name (7): BSONObj size: 9 (0x9) is invalid.";
+        assert_eq!(said::<CommandError>(error(large), ErrorKind::Command), told);
+        let concern = |error| ErrorKind::Write(WriteFailure::WriteConcernError(error));
+        let mut waited = error("waiting timed out: { w: 3 }");
+        waited.insert("errInfo", doc! {"a": "secret"});
+        assert_eq!(said::<WriteConcernError>(waited, concern), "Name (7): waiting timed out");
+        let refused =
+            doc! {"index": 0, "code": 121, "errInfo": {"a": "secret"}, "errmsg": "secret"};
+        let refused = doc! {"writeErrors": [refused]};
+        let told = "a document was not written (error 121)";
+        assert_eq!(said::<InsertManyError>(refused, ErrorKind::InsertMany), told);
+        type Numbers = std::collections::HashMap<String, u8>;
+        let unread = deserialize_from_document::<Numbers>(doc! {"a": "secret"});
+        let told = text(&ErrorKind::Bson(unread.expect_err("no number")).into());
+        assert!(!told.contains("secret"), "{told}");
     }
 }

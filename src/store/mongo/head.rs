@@ -76,5 +76,13 @@ fn updated_ms(element: &Element<'_>) -> Option<i64> {
 
 fn version(element: &Element<'_>) -> u64 {
     let from_text = element.utf8().and_then(|text| text.parse().ok());
-    from_text.or_else(|| element.integer()?.try_into().ok()).unwrap_or(0)
+    let from_integer = || element.integer()?.try_into().ok();
+    from_text.or_else(from_integer).or_else(|| whole(element.double()?)).unwrap_or(0)
+}
+
+/// The whole number that a double is, up to where doubles leave some out: so JavaScript stores its
+/// numbers.
+fn whole(double: f64) -> Option<u64> {
+    const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+    ((0.0..=EXACT).contains(&double) && double.fract() == 0.0).then_some(double as u64)
 }

@@ -40,6 +40,7 @@ mod owed;
 mod plain;
 mod plan;
 mod route;
+mod rules;
 mod scan;
 mod shared;
 mod silence;

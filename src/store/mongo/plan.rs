@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use mongodb::bson::{Bson, RawDocumentBuf, doc};
+use mongodb::bson::{Bson, RawBson, RawDocumentBuf, rawdoc};
 
 use super::{
     Shared, decode, encode,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     fhir::{ResourceType, instant, resource::Resource},
-    store::{Action, DocId, DocRef, Effect, Expect, StoreError, Write, WriteError, Written},
+    store::{Action, DocId, DocRef, Effect, Expect, Write, WriteError, Written},
 };
 
 /// A current version.
@@ -53,13 +53,28 @@ impl There {
 /// The writes of one transaction, by collection.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    pub(super) inserts: BTreeMap<ResourceType, Vec<RawDocumentBuf>>,
-    pub(super) replacements: BTreeMap<ResourceType, Vec<(Bson, RawDocumentBuf)>>,
+    pub(super) inserts: BTreeMap<ResourceType, Vec<Statement>>,
+    pub(super) replacements: BTreeMap<ResourceType, Vec<Statement>>,
     pub(super) deletes: BTreeMap<ResourceType, Vec<Bson>>,
     /// Tombstones to set.
-    pub(super) tombstones: Vec<(Bson, RawDocumentBuf)>,
+    pub(super) tombstones: Vec<Statement>,
     /// Tombstones to remove.
     pub(super) revived: Vec<String>,
+}
+
+/// A part of a command: a document to insert, or how one is replaced.
+#[derive(Debug)]
+pub(super) struct Statement {
+    /// The place of its write among those of the transaction.
+    pub(super) write: usize,
+    pub(super) document: RawDocumentBuf,
+}
+
+impl Statement {
+    fn replacement(write: usize, key: RawBson, document: RawDocumentBuf, upsert: bool) -> Self {
+        let document = rawdoc! {"q": {"_id": key}, "u": document, "upsert": upsert};
+        Self { write, document }
+    }
 }
 
 /// Decides. An error is the first write that can't be.
@@ -101,7 +116,7 @@ impl Planner<'_> {
         }
         match (&write.action, current) {
             (Action::Delete, None) => Ok(self.missing(write)),
-            (Action::Delete, Some(current)) => self.delete(write, current),
+            (Action::Delete, Some(current)) => self.delete(index, write, current),
             (Action::Put(resource), None) => self.create(index, write, resource),
             (Action::Put(resource), Some(current)) => self.update(index, write, resource, current),
         }
@@ -116,13 +131,17 @@ impl Planner<'_> {
         self.there.tombstones.get(&tombstone_id(write.ty, &write.id)).copied()
     }
 
-    fn delete(&mut self, write: &Write, current: &Current) -> Result<Written, WriteError> {
-        let version = current.version + 1;
+    fn delete(
+        &mut self,
+        index: usize,
+        write: &Write,
+        current: &Current,
+    ) -> Result<Written, WriteError> {
+        let version = next(index, current.version)?;
         let name = tombstone_id(write.ty, &write.id);
-        let tombstone = doc! {"_id": &name, "version": i64::try_from(version).unwrap_or(i64::MAX)};
-        let tombstone = RawDocumentBuf::try_from(&tombstone)
-            .map_err(|error| StoreError::Failed(error.to_string()))?;
-        self.changes.tombstones.push((Bson::String(name), tombstone));
+        let tombstone = rawdoc! {"_id": name.as_str(), "version": version.cast_signed()};
+        let tombstone = Statement::replacement(index, RawBson::String(name), tombstone, true);
+        self.changes.tombstones.push(tombstone);
         self.changes.deletes.entry(write.ty).or_default().push(decode::key(&current.doc));
         Ok(Written { effect: Effect::Deleted, version, last_updated: self.now, json: None })
     }
@@ -134,10 +153,11 @@ impl Planner<'_> {
         resource: &Resource,
     ) -> Result<Written, WriteError> {
         let tombstone = self.tombstone(write);
-        let version = tombstone.unwrap_or(0) + 1;
+        let version = next(index, tombstone.unwrap_or(0))?;
         let doc = DocId::Text(write.id.as_str().into());
         let (document, json) = self.stamped(index, write, resource, &doc, version)?;
-        self.changes.inserts.entry(write.ty).or_default().push(document);
+        let statement = Statement { write: index, document };
+        self.changes.inserts.entry(write.ty).or_default().push(statement);
         if tombstone.is_some() {
             self.changes.revived.push(tombstone_id(write.ty, &write.id));
         }
@@ -163,9 +183,10 @@ impl Planner<'_> {
                 json: stored,
             });
         }
-        let version = current.version + 1;
+        let version = next(index, current.version)?;
         let (document, json) = self.stamped(index, write, &new, &current.doc, version)?;
-        let replacement = (decode::key(&current.doc), document);
+        let key = decode::raw_key(&current.doc);
+        let replacement = Statement::replacement(index, key, document, false);
         self.changes.replacements.entry(write.ty).or_default().push(replacement);
         let json = Some(json);
         Ok(Written { effect: Effect::Updated, version, last_updated: self.now, json })
@@ -188,4 +209,13 @@ impl Planner<'_> {
         })?;
         Ok((document, json))
     }
+}
+
+/// The version after another. A tombstone has 63 bits for it.
+fn next(index: usize, version: u64) -> Result<u64, WriteError> {
+    let next = version.checked_add(1).filter(|next| i64::try_from(*next).is_ok());
+    next.ok_or_else(|| {
+        let why = format!("no version can follow meta.versionId {version}");
+        WriteError::Unstorable { index, why }
+    })
 }

@@ -116,6 +116,14 @@ impl<'a> Element<'a> {
         }
     }
 
+    /// A double.
+    pub(super) fn double(&self) -> Option<f64> {
+        (self.kind == kind::DOUBLE)
+            .then(|| self.i64())
+            .flatten()
+            .map(|bits| f64::from_bits(bits.cast_unsigned()))
+    }
+
     /// A cluster time: seconds in the upper half, increment in the lower.
     pub(super) fn timestamp(&self) -> Option<u64> {
         (self.kind == kind::TIMESTAMP).then(|| self.i64()).flatten().map(i64::cast_unsigned)

@@ -13,12 +13,19 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 use mongodb::{
     ClientSession,
-    bson::{Bson, Document, RawDocumentBuf, doc},
+    bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, cstr, doc, raw::CStr},
     error::{Error, Result, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
     options::ReadConcern,
 };
 
-use super::{Shared, collections, connect::durable, decode, errors, layout::DELETED, plan};
+use super::{
+    Shared, collections,
+    connect::durable,
+    decode, errors,
+    layout::DELETED,
+    plan,
+    rules::{self, Refusal},
+};
 use crate::{
     fhir::ResourceType,
     store::{StoreError, Write, WriteError, Written},
@@ -30,10 +37,6 @@ const ATTEMPTS: u32 = 30;
 /// How often a commit is repeated of which nobody knows whether it happened.
 const COMMIT_ATTEMPTS: u32 = 5;
 
-/// DuplicateKey, WriteConflict, SnapshotUnavailable, NoSuchTransaction: another writer, or a
-/// collection that was made a moment ago.
-const COLLISIONS: [i32; 4] = [11_000, 112, 246, 251];
-
 /// Performs all writes, or none.
 pub(super) async fn commit(
     shared: Arc<Shared>,
@@ -44,10 +47,7 @@ pub(super) async fn commit(
         match try_commit(&shared, &writes).await {
             Ok(written) => return Ok(written),
             Err(Abort::Refused(refusal)) => return Err(refusal),
-            Err(Abort::Driver(error)) if collided(&error) => {
-                tokio::time::sleep(pause(attempt)).await;
-            }
-            Err(Abort::Driver(error)) => return Err(errors::plain(&error).into()),
+            Err(Abort::Collided) => tokio::time::sleep(pause(attempt)).await,
         }
     }
     let why = "the write kept colliding with others, nothing was written";
@@ -57,18 +57,37 @@ pub(super) async fn commit(
 /// Why a transaction came to nothing.
 enum Abort {
     Refused(WriteError),
-    Driver(Error),
+    /// Another writer came first: the same may go later.
+    Collided,
+}
+
+impl Abort {
+    fn of(refusal: Refusal, index: Option<usize>) -> Self {
+        match refusal {
+            Refusal::Collision => Self::Collided,
+            Refusal::Rule(rule) => Self::Refused(WriteError::Rule { index, rule }),
+        }
+    }
+}
+
+impl From<StoreError> for Abort {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error.into())
+    }
 }
 
 impl From<Error> for Abort {
     fn from(error: Error) -> Self {
-        Self::Driver(error)
+        if error.contains_label(TRANSIENT_TRANSACTION_ERROR) {
+            return Self::Collided;
+        }
+        let reply = error.server_response().and_then(|reply| Document::try_from(reply).ok());
+        let said = reply.unwrap_or_default();
+        match errors::code(&error).and_then(|code| rules::refusal(code, &said)) {
+            Some(refusal) => Self::of(refusal, None),
+            None => errors::plain(&error).into(),
+        }
     }
-}
-
-fn collided(error: &Error) -> bool {
-    error.contains_label(TRANSIENT_TRANSACTION_ERROR)
-        || errors::code(error).is_some_and(|code| COLLISIONS.contains(&code))
 }
 
 /// Grows with the attempts, and differs between writers by the clock's last digits.
@@ -104,7 +123,7 @@ async fn finish(session: &mut ClientSession) -> std::result::Result<(), Abort> {
             }
             Err(error) if attempt == COMMIT_ATTEMPTS => {
                 let why = format!("nobody knows whether it was written: {}", errors::text(&error));
-                return Err(Abort::Refused(StoreError::Unavailable(why).into()));
+                return Err(StoreError::Unavailable(why).into());
             }
             Err(_) => tokio::time::sleep(pause(attempt)).await,
         }
@@ -188,72 +207,92 @@ pub(super) fn tombstone_version(tombstone: &Document) -> u64 {
     tombstone.get_i64("version").ok().and_then(|version| version.try_into().ok()).unwrap_or(0)
 }
 
-async fn apply(shared: &Shared, changes: plan::Changes, session: &mut ClientSession) -> Result<()> {
-    for (ty, documents) in changes.inserts {
-        shared.collection(ty).insert_many(documents).session(&mut *session).await?;
-    }
-    for (ty, replacements) in changes.replacements {
-        let collection = shared.layout.collection_of(ty);
-        replace(shared, &collection, replacements, false, session).await?;
-    }
+/// What is deleted makes room, in unique indexes, for what is created with it.
+async fn apply(
+    shared: &Shared,
+    changes: plan::Changes,
+    session: &mut ClientSession,
+) -> std::result::Result<(), Abort> {
     for (ty, keys) in changes.deletes {
         let collection = shared.collection(ty);
         let delete = collection.delete_many(doc! {"_id": {"$in": keys}});
         delete.session(&mut *session).await?;
+    }
+    for (ty, inserts) in changes.inserts {
+        let collection = shared.layout.collection_of(ty);
+        send(shared, INSERT, &collection, inserts, session).await?;
+    }
+    for (ty, replacements) in changes.replacements {
+        let collection = shared.layout.collection_of(ty);
+        send(shared, UPDATE, &collection, replacements, session).await?;
     }
     if !changes.revived.is_empty() {
         let tombstones = shared.db.collection::<Document>(DELETED);
         let delete = tombstones.delete_many(doc! {"_id": {"$in": changes.revived}});
         delete.session(&mut *session).await?;
     }
-    if !changes.tombstones.is_empty() {
-        replace(shared, DELETED, changes.tombstones, true, session).await?;
-    }
-    Ok(())
+    send(shared, UPDATE, DELETED, changes.tombstones, session).await
 }
+
+/// A command that writes, and its member that holds the statements.
+type Command = (&'static CStr, &'static CStr);
+
+const INSERT: Command = (cstr!("insert"), cstr!("documents"));
+
+const UPDATE: Command = (cstr!("update"), cstr!("updates"));
 
 /// How much one command may carry, in bytes of documents, beside its first document.
 const COMMAND_BYTES: usize = 8 * 1024 * 1024;
 
-/// Replaces whole documents, many with one command.
-async fn replace(
+/// Writes whole documents, many with one command.
+async fn send(
     shared: &Shared,
+    (name, list): Command,
     collection: &str,
-    documents: Vec<(Bson, RawDocumentBuf)>,
-    upsert: bool,
+    statements: Vec<plan::Statement>,
     session: &mut ClientSession,
-) -> Result<()> {
-    let mut documents = documents.into_iter().peekable();
-    while documents.peek().is_some() {
-        let mut updates = mongodb::bson::RawArrayBuf::new();
-        let mut expected = 0;
-        while let Some((key, document)) = documents.next_if(|(_, document)| {
-            let bytes = updates.as_bytes().len() + document.as_bytes().len();
-            expected == 0 || bytes < COMMAND_BYTES
+) -> std::result::Result<(), Abort> {
+    let mut statements = statements.into_iter().peekable();
+    while statements.peek().is_some() {
+        let (mut documents, mut writes) = (RawArrayBuf::new(), Vec::new());
+        while let Some(statement) = statements.next_if(|statement| {
+            let bytes = documents.as_bytes().len() + statement.document.as_bytes().len();
+            writes.is_empty() || bytes < COMMAND_BYTES
         }) {
-            updates.push(replacement(key, document, upsert)?);
-            expected += 1;
+            documents.push(statement.document);
+            writes.push(statement.write);
         }
-        let mut command = mongodb::bson::rawdoc! {"update": collection};
-        command.append(mongodb::bson::cstr!("updates"), updates);
+        let mut command = RawDocumentBuf::new();
+        command.append(name, collection);
+        command.append(list, documents);
         let reply = shared.db.run_raw_command(command).session(&mut *session).await?;
-        check(&reply, expected)?;
+        check(&reply, &writes)?;
     }
     Ok(())
 }
 
-fn replacement(key: Bson, document: RawDocumentBuf, upsert: bool) -> Result<RawDocumentBuf> {
-    let query = RawDocumentBuf::try_from(&doc! {"_id": key})?;
-    Ok(mongodb::bson::rawdoc! {"q": query, "u": document, "upsert": upsert})
+/// A command that is answered may still have failed for a document.
+fn check(reply: &Document, writes: &[usize]) -> std::result::Result<(), Abort> {
+    let errors = reply.get_array("writeErrors").ok();
+    if let Some(error) = errors.and_then(|errors| errors.first()?.as_document()) {
+        return Err(not_written(error, writes));
+    }
+    let (written, expected) = (reply.get_i32("n").unwrap_or_default(), writes.len());
+    if usize::try_from(written) == Ok(expected) {
+        return Ok(());
+    }
+    let why = format!("MongoDB: {written} of {expected} documents were written");
+    Err(StoreError::Failed(why).into())
 }
 
-/// A command that is answered may still have failed for a document.
-fn check(reply: &Document, expected: i32) -> Result<()> {
-    let errors = reply.get_array("writeErrors").map_or(&[][..], Vec::as_slice);
-    match (errors.first(), reply.get_i32("n")) {
-        (None, Ok(n)) if n == expected => Ok(()),
-        (Some(error), _) => Err(Error::custom(format!("a write failed: {error}"))),
-        (None, n) => Err(Error::custom(format!("{n:?} of {expected} documents were written"))),
+/// Why a document of a command was not written, which is for one of the `writes`.
+fn not_written(error: &Document, writes: &[usize]) -> Abort {
+    let number = |name| error.get_i32(name).ok();
+    let write = number("index").and_then(|at| writes.get(usize::try_from(at).ok()?));
+    let code = number("code").unwrap_or_default();
+    match rules::refusal(code, error) {
+        Some(refusal) => Abort::of(refusal, write.copied()),
+        None => errors::of_document(code).into(),
     }
 }
 
