@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fhirtail::store::{
-    Along, Clue, Place, Scan, ScanBatch, Sought, Store, StoreError, Window,
+    Along, Clue, Place, Scan, ScanBatch, Sought, Store, StoreError, Window, WriteError,
     mongo::{MongoOptions, MongoStore},
 };
 use mongodb::bson::{DateTime, Timestamp, doc};
@@ -172,4 +172,31 @@ async fn a_silent_log_is_opened_where_all_has_been_read() {
 
 fn cluster_time(time: Timestamp) -> u64 {
     u64::from(time.time) << 32 | u64::from(time.increment)
+}
+
+/// Its client has long given it up, and written something else, when the connection ends on which it
+/// waits: it is not tried again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_was_given_up_is_not_made_after_others() {
+    let Some(bench) = bench().await else { return };
+    let proxy = Proxy::to(mongod::shared().await.expect("a set").nodes[0].port).await;
+    let store = through(&proxy, &bench).await;
+    store.commit(vec![patient("a", 1)]).await.expect("written");
+    proxy.forget();
+    let late = tokio::spawn(async move { store.commit(vec![patient("a", 2)]).await });
+    let sent = async {
+        while proxy.held() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        bench.write(patient("a", 3)).await;
+        // As long as it would be tried again.
+        tokio::time::sleep(SILENCE * 3).await;
+    };
+    timeout(PATIENCE, sent).await.expect("it is sent");
+    proxy.cut();
+    let late = timeout(PATIENCE, late).await.expect("an end").expect("no panic");
+    assert!(matches!(late, Err(WriteError::Store(StoreError::Unavailable(_)))), "{late:?}");
+    let there = bench.snapshot().await.read(crate::tools::ty("Patient"), "a").await;
+    let there = there.expect("an answer").expect("a patient");
+    assert!(String::from_utf8_lossy(&there).contains(":3"), "{there:?}");
 }

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::StreamExt;
@@ -34,6 +34,10 @@ use crate::{
 /// How often a transaction is tried that collides with others.
 const ATTEMPTS: u32 = 30;
 
+/// After how many times the silence that is borne nothing is tried again: by then its client may have given
+/// it up, and have written what came after it.
+const LATE: u32 = 2;
+
 /// How often a commit is repeated of which nobody knows whether it happened.
 const COMMIT_ATTEMPTS: u32 = 5;
 
@@ -42,15 +46,17 @@ pub(super) async fn commit(
     shared: Arc<Shared>,
     writes: Vec<Write>,
 ) -> std::result::Result<Vec<Written>, WriteError> {
+    let began = Instant::now();
     collections::ensure(&shared, &writes).await?;
     for attempt in 0..ATTEMPTS {
         match try_commit(&shared, &writes).await {
             Ok(written) => return Ok(written),
             Err(Abort::Refused(refusal)) => return Err(refusal),
+            Err(Abort::Collided) if began.elapsed() > shared.silence * LATE => break,
             Err(Abort::Collided) => tokio::time::sleep(pause(attempt)).await,
         }
     }
-    let why = "the write kept colliding with others, nothing was written";
+    let why = "the write kept colliding with others, or was answered too late: nothing was written";
     Err(StoreError::Unavailable(why.into()).into())
 }
 
