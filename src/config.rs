@@ -1,6 +1,6 @@
 //! What can be set: one struct per concern, each value also from a `FHIRTAIL_…` variable.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use axum::http::HeaderValue;
 use clap::Args;
@@ -66,12 +66,13 @@ pub struct StoreArgs {
     pub snapshot_life: Duration,
 
     /// Embedded store: how many bytes of changes are kept for who comes back
-    #[arg(long, env = "FHIRTAIL_LOG_BYTES", default_value_t = 1 << 30, value_name = "BYTES")]
+    #[arg(long, env = "FHIRTAIL_LOG_BYTES", default_value_t = 1 << 30, value_name = "BYTES",
+          value_parser = at_least_one::<u64>)]
     pub log_bytes: u64,
 
     /// Embedded store: for how long changes are kept for who comes back (seconds)
     #[arg(long, env = "FHIRTAIL_LOG_AGE", default_value = "604800", value_name = "S",
-          value_parser = seconds)]
+          value_parser = some_seconds)]
     pub log_age: Duration,
 
     /// Embedded store: how many bytes of its file are kept in memory
@@ -143,7 +144,7 @@ pub struct LimitArgs {
 
     /// How many histories are read at once; event streams wait for their turn
     #[arg(long, env = "FHIRTAIL_MAX_SCANS", default_value_t = 64, value_name = "N",
-          value_parser = at_least_one)]
+          value_parser = at_least_one::<usize>)]
     pub max_scans: usize,
 }
 
@@ -221,9 +222,12 @@ pub fn some_seconds(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// Not a number, or zero.
-pub fn at_least_one(text: &str) -> Result<usize, String> {
+pub fn at_least_one<N>(text: &str) -> Result<N, String>
+where
+    N: FromStr<Err: Display> + Default + PartialEq,
+{
     match text.parse() {
-        Ok(0) => Err("there must be one at least".into()),
+        Ok(number) if number == N::default() => Err("there must be one at least".into()),
         Ok(number) => Ok(number),
         Err(error) => Err(format!("{error}")),
     }
@@ -231,6 +235,8 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     #[test]
@@ -241,5 +247,23 @@ mod tests {
             assert!(seconds(text).is_err(), "{text}");
         }
         assert!(some_seconds("0").is_err() && some_seconds("0.01").is_ok());
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        store: StoreArgs,
+    }
+
+    #[test]
+    fn a_log_of_nothing_is_refused() {
+        let read = |option, value| Cli::try_parse_from(["fhirtail", option, value]);
+        for option in ["--log-bytes", "--log-age"] {
+            let refused = read(option, "0").expect_err("refused").to_string();
+            assert!(refused.contains(option), "{refused}");
+            assert!(read(option, "1").is_ok());
+        }
+        let least = read("--log-bytes", "1").expect("read").store.embedded();
+        assert_eq!(least.log_bytes, 1);
     }
 }

@@ -131,7 +131,7 @@ async fn load(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let base = match args.to.clone() {
         Target::Server(base) => base,
         Target::Store(named) => {
-            let store = store::open(&named, EmbeddedOptions::default()).await?;
+            let store = store::open(&named, EmbeddedOptions::untrimmed()).await?;
             let loaded = load::run(args, Sink::Store(store.clone())).await;
             store.close().await;
             return Ok(loaded?);

@@ -10,6 +10,7 @@
 
 use std::{
     path::Path,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
@@ -197,6 +198,55 @@ async fn the_log_keeps_its_bytes() {
         .await;
     assert_eq!(oldest(&store).await, 301);
     assert_eq!(changes_since(&store, head).await.len(), 1);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_bound_below_one_commit_takes_nothing_from_who_follows() {
+    let (_directory, store) = fresh(EmbeddedOptions { log_bytes: 1, ..Default::default() });
+    for round in 1..=3 {
+        let head = start(&store).await;
+        let mut reader = Reader::after(&store, head).await.expect("a reader");
+        let writes = (0..10).map(|n| patient(&n.to_string(), round)).collect();
+        store.commit(writes).await.expect("a commit");
+        let changes = reader.until(store.head().await.expect("a head")).await;
+        assert_eq!(changes.len(), 10);
+    }
+    // All else is over the bound.
+    assert_eq!(oldest(&store).await, 21);
+    store.close().await;
+}
+
+/// Whoever loads knows nothing of the bounds by which the store is served.
+#[tokio::test]
+async fn a_load_leaves_the_log_as_it_is() {
+    let passed = Arc::new(AtomicI64::new(0));
+    let options = EmbeddedOptions {
+        log_age: Duration::from_secs(30 * 24 * 3_600),
+        stopwatch: stopwatch(&passed),
+        ..Default::default()
+    };
+    let (directory, store) = fresh(options.clone());
+    for day in 0..20 {
+        passed.store(day * DAY, Ordering::SeqCst);
+        commit(&store, patient("a", day as usize)).await;
+    }
+    store.close().await;
+    let file = directory.path().join("b.ndjson");
+    std::fs::write(&file, r#"{"resourceType":"Basic","id":"b"}"#).expect("written");
+    let mut load = Command::new(env!("CARGO_BIN_EXE_fhirtail"));
+    let loaded = load.args(["load", "--to"]).args([directory.path(), &file]).output();
+    let loaded = loaded.expect("the binary");
+    assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+
+    let store = open(directory.path(), options);
+    assert_eq!(store.head().await.expect("a head").time, 21, "it is loaded");
+    assert_eq!(oldest(&store).await, 1);
+    // Who serves it trims it by its own bounds.
+    passed.fetch_add(25 * DAY, Ordering::SeqCst);
+    commit(&store, patient("a", 20)).await;
+    let from = oldest(&store).await;
+    assert!((2..=21).contains(&from), "{from}");
     store.close().await;
 }
 

@@ -4,12 +4,15 @@
 
 #[path = "follow/output.rs"]
 mod output;
+#[path = "follow/pipe.rs"]
+mod pipe;
 mod support;
 
 use std::{
     collections::{BTreeMap, HashSet},
     fs::{self, File},
     io::{BufRead, BufReader, Read},
+    mem,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -221,6 +224,33 @@ async fn a_new_process_goes_on_and_another_url_is_refused() {
     let refused = files.follow(files.with_state(&other, &[])).await.expect_err("another URL");
     assert!(refused.0.contains(&url) && refused.0.contains("another state file"), "{refused}");
     assert_eq!(saved(&files.state()), "é~1");
+}
+
+#[tokio::test]
+async fn a_reset_takes_the_position_from_the_state_too() {
+    let mut server = Server::play(vec![
+        hold(sse("event: Patient\nid: 1\ndata: {\"n\":1}\n\n")),
+        cut(status("204 No Content", "", "")),
+    ])
+    .await;
+    let files = Files::new();
+    let stop = CancellationToken::new();
+    let arguments = files.with_state(&server.url(), &[]);
+    let running = tokio::spawn(follow(arguments, files.append_out(), stop.clone()));
+    until(|| saved(&files.state()) == "1").await;
+    server.more.send("event: reset\nid:\ndata: {\"r\":1}\n\n".into()).expect("sent");
+    until(|| files.out().ends_with("{\"r\":1}\n")).await;
+    stop.cancel();
+    running.await.expect("no panic").expect("stopped");
+    assert!(files.state().exists());
+    assert_eq!(saved(&files.state()), "");
+
+    // The new history has not begun.
+    drop(mem::replace(&mut server.more, mpsc::unbounded_channel().0));
+    let arguments = files.with_state(&server.url(), &[]);
+    follow(arguments, files.append_out(), CancellationToken::new()).await.expect("204 ends");
+    assert_eq!(server.next_id().await, "");
+    assert_eq!(server.next_id().await, "");
 }
 
 #[tokio::test]

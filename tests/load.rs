@@ -26,7 +26,7 @@ use fhirtail::{
 };
 use tempfile::TempDir;
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
 };
 
@@ -202,6 +202,35 @@ async fn a_server_that_is_not_there_is_given_up() {
     let sink = Sink::server(base.parse().expect("a URL")).expect("a client");
     let given_up = run(args(&[&lines], &["--retry-for", "0"]), sink).await.expect_err("nobody");
     assert!(given_up.0.starts_with("given up after 0 s: ") && given_up.0.contains("refused"));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_asks_for_more_time_than_there_is_is_given_up() {
+    let world = World::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let base = format!("http://{}/fhir", listener.local_addr().expect("an address"));
+    let answering = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.expect("a connection");
+        // The second is more than there is only beside the first.
+        for seconds in [1, u64::MAX] {
+            let mut asked = Vec::new();
+            while !String::from_utf8_lossy(&asked).contains(r#""id":"b""#) {
+                socket.read_buf(&mut asked).await.expect("a request");
+            }
+            let later = format!("HTTP/1.1 503 Later\r\nRetry-After: {seconds}\r\n");
+            let answer = format!("{later}Content-Length: 0\r\n\r\n");
+            socket.write_all(answer.as_bytes()).await.expect("written");
+        }
+    });
+    let file = world.file("a.ndjson", r#"{"resourceType":"Basic","id":"b"}"#);
+    let sink = Sink::server(base.parse().expect("a URL")).expect("a client");
+    let given_up = run(args(&[&file], &[]), sink).await.expect_err("never");
+    assert!(
+        given_up.0.starts_with("given up after ") && given_up.0.contains(" s: 503"),
+        "{given_up}"
+    );
+    answering.await.expect("no panic");
     world.close().await;
 }
 

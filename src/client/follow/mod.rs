@@ -8,11 +8,12 @@
 //! after a crash a line may come twice, but none is missing.
 
 mod output;
+mod pipe;
 mod state;
 mod stream;
 mod writer;
 
-use std::{fs::File, io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{fs::File, io, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use reqwest::Url;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, note};
 use state::{Binding, StateFile};
 use stream::{End, Follower};
-use writer::{Keeper, Writer};
+use writer::Writer;
 
 /// How long a consumer that does not read may hold up the end of the process.
 const GRACE: Duration = Duration::from_secs(2);
@@ -37,7 +38,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// A broken connection is taken up again where it broke. With --state that holds for the process
 /// too: the position is saved only after the line is written, so that no line is ever missing;
 /// after a crash some may come twice. Append to a file with '>>': '>' would empty it at each
-/// start. A line that a kill tore is cut off the file first.
+/// start. A line that a kill tore is cut off the file first. A pipe keeps nothing: a line counts
+/// as written once the reader has taken it out of the pipe, whatever it then does with it; what it
+/// did not take comes again.
 ///
 /// Ends with status 0 on SIGINT and SIGTERM, when stdout is closed, when the server says that
 /// nothing more will come (204), and with --until-caught-up; with status 1 when the server
@@ -86,7 +89,7 @@ pub async fn run(args: FollowArgs) -> Result<ExitCode, Failure> {
 
 /// Follows until `stop` is cancelled, the reader of `out` goes away, the server says that nothing
 /// more will come, or, where asked for, the client has caught up. The position of what has been
-/// written is saved by then.
+/// written is saved by then, unless `out` takes nothing.
 ///
 /// # Errors
 /// The server refuses, `out` or the state file can't be written, the state file is another
@@ -102,10 +105,10 @@ pub async fn follow(
         None => (None, None),
     };
     if state.is_some() {
-        output::prepare(&mut out, position.is_some()).map_err(unwritable)?;
+        let goes_on = position.as_ref().is_some_and(|position| !position.is_empty());
+        output::prepare(&mut out, goes_on).map_err(unwritable)?;
     }
-    let keeper = Arc::new(Keeper::new(state));
-    let (batches, writer) = Writer::start(out, Arc::clone(&keeper))?;
+    let (batches, writer) = Writer::start(out, state)?;
     let output = batches.clone();
     let mut follower =
         Follower::new(args.url, args.event_types, args.until_caught_up, position, batches)?;
@@ -118,10 +121,8 @@ pub async fn follow(
 
     let written = tokio::select! {
         written = writer => written.unwrap_or(Ok(())),
-        () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => {
-            keeper.save()?;
-            Ok(())
-        }
+        // What is not saved by then comes again: lines may be on their way to the disk.
+        () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
     };
     match written {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),

@@ -105,8 +105,7 @@ impl Follower {
                 content_type(&response)
             ))),
             status if http::may_pass(status) => {
-                let wait = http::retry_after(response.headers());
-                let wait = wait.unwrap_or_else(|| self.backoff.next());
+                let wait = self.backoff.next_as_asked(http::retry_after(response.headers()));
                 Ok(Next::Again(wait, http::refusal(response).await))
             }
             _ => Err(Failure::new(http::refusal(response).await)),

@@ -4,7 +4,6 @@
 use std::{
     fs::File,
     io::{self, Write},
-    sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -15,7 +14,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{output, state::StateFile};
+use super::{
+    output,
+    pipe::{self, Pipe},
+    state::StateFile,
+};
 use crate::client::{Failure, note};
 
 /// At most so long, and so many entries, is the state behind the output.
@@ -35,9 +38,9 @@ pub(super) type Batches = mpsc::Sender<Vec<Entry>>;
 
 /// The position of what has been written, and whether it has been saved.
 #[derive(Debug)]
-pub(super) struct Keeper {
+struct Keeper {
     file: Option<StateFile>,
-    unsaved: Mutex<Unsaved>,
+    unsaved: Unsaved,
 }
 
 #[derive(Debug, Default)]
@@ -48,37 +51,30 @@ struct Unsaved {
 }
 
 impl Keeper {
-    pub(super) fn new(file: Option<StateFile>) -> Self {
-        Self { file, unsaved: Mutex::default() }
-    }
-
-    /// Everything up to this position is written.
-    fn written(&self, position: String, entries: usize) {
-        // An empty id says that there is no position.
-        if self.file.is_none() || position.is_empty() {
+    /// Everything up to this position is written. An empty one is a position too: behind a reset,
+    /// that of before is worth nothing.
+    fn written(&mut self, position: String, entries: usize) {
+        if self.file.is_none() {
             return;
         }
-        let mut unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
-        unsaved.position = Some(position);
-        unsaved.entries += entries;
-        unsaved.since.get_or_insert_with(Instant::now);
+        self.unsaved.position = Some(position);
+        self.unsaved.entries += entries;
+        self.unsaved.since.get_or_insert_with(Instant::now);
     }
 
     /// How long a save may still wait; `None`: nothing is unsaved.
     fn due(&self) -> Option<Duration> {
-        let unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = unsaved.since?.elapsed();
-        let full = unsaved.entries >= SAVE_ENTRIES;
+        let waited = self.unsaved.since?.elapsed();
+        let full = self.unsaved.entries >= SAVE_ENTRIES;
         Some(if full { Duration::ZERO } else { SAVE_AFTER.saturating_sub(waited) })
     }
 
     /// Saves what is unsaved.
-    pub(super) fn save(&self) -> Result<(), Failure> {
-        let mut unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(file), Some(position)) = (&self.file, &unsaved.position) {
+    fn save(&mut self) -> Result<(), Failure> {
+        if let (Some(file), Some(position)) = (&self.file, &self.unsaved.position) {
             file.save(position)?;
         }
-        *unsaved = Unsaved::default();
+        self.unsaved = Unsaved::default();
         Ok(())
     }
 }
@@ -86,7 +82,9 @@ impl Keeper {
 /// The thread's end of the channel.
 pub(super) struct Writer {
     out: File,
-    keeper: Arc<Keeper>,
+    /// Where the output is one, and there is a state.
+    pipe: Option<Pipe>,
+    keeper: Keeper,
     buffer: Vec<u8>,
 }
 
@@ -95,12 +93,14 @@ impl Writer {
     /// the first error.
     pub(super) fn start(
         out: File,
-        keeper: Arc<Keeper>,
+        state: Option<StateFile>,
     ) -> Result<(Batches, oneshot::Receiver<io::Result<()>>), Failure> {
         let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
         let (done, result) = oneshot::channel();
         let runtime = Handle::current();
-        let writer = Self { out, keeper, buffer: Vec::new() };
+        let pipe = state.as_ref().and_then(|_| Pipe::of(&out));
+        let keeper = Keeper { file: state, unsaved: Unsaved::default() };
+        let writer = Self { out, pipe, keeper, buffer: Vec::new() };
         thread::Builder::new()
             .name("output".into())
             .spawn(move || done.send(writer.run(batches, &runtime)))
@@ -110,7 +110,8 @@ impl Writer {
 
     fn run(mut self, mut batches: mpsc::Receiver<Vec<Entry>>, runtime: &Handle) -> io::Result<()> {
         loop {
-            let due = self.keeper.due();
+            let lies = self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty());
+            let due = self.keeper.due().or(lies.then_some(SAVE_AFTER));
             let next = runtime.block_on(async {
                 match due {
                     None => Ok(batches.recv().await),
@@ -119,7 +120,7 @@ impl Writer {
             });
             match next {
                 Ok(Some(batch)) => self.write(batch)?,
-                Ok(None) => return self.settle(),
+                Ok(None) => return self.end(),
                 Err(_) => self.settle()?,
             }
             if self.keeper.due() == Some(Duration::ZERO) {
@@ -132,6 +133,7 @@ impl Writer {
     /// it can be cut, and its position is saved.
     fn write(&mut self, batch: Vec<Entry>) -> io::Result<()> {
         self.buffer.clear();
+        let starts_over = batch.iter().any(|entry| entry.position.is_empty());
         let mut ends = Vec::with_capacity(batch.len());
         for entry in batch {
             if let Some(line) = entry.line {
@@ -143,22 +145,47 @@ impl Writer {
         let (written, result) = write_counted(&mut self.out, &self.buffer);
         let whole = ends.partition_point(|(end, _)| *end <= written);
         ends.truncate(whole);
-        let mut torn = written;
-        if let Some((end, position)) = ends.pop() {
-            torn -= end;
-            self.keeper.written(position, whole);
+        let torn = written - ends.last().map_or(0, |(end, _)| *end);
+        match &mut self.pipe {
+            Some(pipe) => pipe.wrote(written, ends),
+            None => ends.pop().into_iter().for_each(|(_, at)| self.keeper.written(at, whole)),
         }
         if torn > 0 && output::take_back(&mut self.out, torn as u64).is_ok() {
             note("the line that did not go whole is cut off the output");
         }
-        if result.is_err() {
+        self.look()?;
+        // As long as the state holds a position of before, a kill goes on from there.
+        if result.is_err() || starts_over {
             self.settle()?;
         }
         result
     }
 
-    /// Saves the position, the lines before it first: a file's are on the disk by then.
+    /// What the reader of a pipe has taken is written.
+    fn look(&mut self) -> io::Result<()> {
+        if let Some(pipe) = &mut self.pipe
+            && let Some((position, entries)) = pipe.taken(pipe::unread(&self.out)?)
+        {
+            self.keeper.written(position, entries);
+        }
+        Ok(())
+    }
+
+    /// Ends once the reader of a pipe has taken everything, or has gone.
+    fn end(&mut self) -> io::Result<()> {
+        loop {
+            self.settle()?;
+            let lies = self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty());
+            if !lies || !pipe::wait(&self.out)? {
+                return self.settle();
+            }
+        }
+    }
+
+    /// Saves the position, the lines before it first: a file's are on the disk by then, a pipe's
+    /// with its reader.
     fn settle(&mut self) -> io::Result<()> {
+        self.look()?;
         if self.keeper.due().is_none() {
             return Ok(());
         }

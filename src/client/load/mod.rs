@@ -24,17 +24,17 @@ use std::{
 
 use clap::Args;
 use reqwest::Url;
-use tokio::sync::mpsc;
+use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{Failure, note};
 use files::sources;
 use group::Groups;
 use progress::Tally;
-use read::{Input, Reader};
+use read::{Ahead, Input, Reader};
 pub use server::Server;
 pub use sink::Sink;
 
-/// How many writes are read ahead.
+/// How many writes are read ahead, where there is room for their texts.
 const READ_AHEAD: usize = 256;
 
 /// Load files of FHIR resources into a running server, or straight into a store.
@@ -47,8 +47,8 @@ const READ_AHEAD: usize = 256;
 /// its content. Loading the same files again changes nothing, but where they hold an id twice: the
 /// later resource wins, each time.
 ///
-/// What can't be loaded is told as path:line: reason on stderr, and the rest is loaded. The
-/// status is 0 if all was loaded, 1 if not, 2 if the command can't be understood.
+/// What can't be loaded is told as path:line: reason on stderr, and the rest is loaded; so are
+/// links to folders, which are not followed. Files of other kinds are left out. The status is 0 if all was loaded, 1 if not, 2 if the command can't be understood.
 #[derive(Debug, Clone, Args)]
 pub struct LoadArgs {
     /// Files, folders, or '-' for stdin
@@ -115,7 +115,8 @@ pub async fn run(args: LoadArgs, sink: Sink) -> Result<ExitCode, Failure> {
     let shown = tally.show(Arc::clone(&bytes), total);
 
     let (inputs, received) = mpsc::channel(READ_AHEAD);
-    let reader = Reader { keep_bundles: args.keep_bundles, bytes, inputs };
+    let ahead = Ahead::new(Handle::current());
+    let reader = Reader { keep_bundles: args.keep_bundles, bytes, inputs, ahead };
     // No task of the runtime: a stdin that gives nothing would hold up the end of the process.
     let reading = thread::Builder::new().name("files".into()).spawn(move || reader.run(&sources));
     let reading = reading.map_err(|e| Failure::new(format!("a thread can't be started: {e}")))?;
@@ -135,11 +136,12 @@ async fn load(
     mut groups: Groups,
     tally: &Tally,
 ) -> Result<(), Failure> {
-    while let Some(Input { place, write }) = inputs.recv().await {
+    while let Some(Input { place, write, room }) = inputs.recv().await {
         match write {
             Ok(write) => groups.push(place, write).await?,
             Err(why) => tally.bad(&place, &why),
         }
+        drop(room);
     }
     groups.finish().await
 }

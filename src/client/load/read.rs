@@ -13,7 +13,10 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 use serde::de::IgnoredAny;
-use tokio::sync::mpsc::Sender;
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc::Sender},
+};
 
 use super::{
     files::{Kind, Source, kind},
@@ -23,6 +26,9 @@ use crate::store::Write;
 
 /// The longest line of NDJSON: above any resource that a store can hold.
 const MAX_LINE: u64 = 64 << 20;
+
+/// How many bytes of texts are read ahead, and what is longer by itself.
+const AHEAD_BYTES: u32 = 16 << 20;
 
 /// Where a write comes from, for messages.
 #[derive(Debug, Clone)]
@@ -36,6 +42,29 @@ pub(super) struct Place {
 pub(super) struct Input {
     pub(super) place: Place,
     pub(super) write: Result<Write, String>,
+    /// What its text takes of [`Ahead`], until all that the text gave is dropped.
+    pub(super) room: Arc<OwnedSemaphorePermit>,
+}
+
+/// The room for texts that are read and not yet taken, in bytes.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    room: Arc<Semaphore>,
+    runtime: Handle,
+}
+
+impl Ahead {
+    /// The runtime is the one of who takes them.
+    pub(super) fn new(runtime: Handle) -> Self {
+        Self { room: Arc::new(Semaphore::new(AHEAD_BYTES as usize)), runtime }
+    }
+
+    /// Waits until there is room for a text.
+    fn wait(&self, bytes: usize) -> Result<Arc<OwnedSemaphorePermit>, Unwanted> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(AHEAD_BYTES);
+        let room = Arc::clone(&self.room).acquire_many_owned(bytes);
+        self.runtime.block_on(room).map(Arc::new).map_err(|_| Unwanted)
+    }
 }
 
 /// The receiver has gone away: nobody wants more.
@@ -47,6 +76,7 @@ pub(super) struct Reader {
     /// How much of the files has been read, before unzipping.
     pub(super) bytes: Arc<AtomicU64>,
     pub(super) inputs: Sender<Input>,
+    pub(super) ahead: Ahead,
 }
 
 impl Reader {
@@ -54,6 +84,12 @@ impl Reader {
     pub(super) fn run(self, sources: &[Source]) {
         for source in sources {
             let file: Arc<str> = source.name().into();
+            if let Some(why) = &source.left_out {
+                match self.bad(&file, 1, why.clone()) {
+                    Ok(()) => continue,
+                    Err(Unwanted) => return,
+                }
+            }
             let hint = source.path.as_deref().map_or(Some(Kind::Ndjson), kind);
             let done = self
                 .open(source)
@@ -85,20 +121,25 @@ impl Reader {
             match texts.next() {
                 Ok(None) => return Ok(()),
                 Ok(Some((line, Ok(text)))) => {
+                    let room = self.ahead.wait(text.len())?;
                     for (within, write) in unpack(text.trim_ascii_end(), self.keep_bundles) {
                         // The place says the line already, and says it of the file.
                         let write = write.map_err(|why| why.replace(" at line 1 col", " at col"));
-                        self.send(file, line + within - 1, write)?;
+                        self.send(file, line + within - 1, write, &room)?;
                     }
                 }
-                Ok(Some((line, Err(why)))) => self.send(file, line, Err(why))?,
+                Ok(Some((line, Err(why)))) => self.bad(file, line, why)?,
                 Err(e) => return self.failed(file, texts.line + 1, &e),
             }
         }
     }
 
     fn failed(&self, file: &Arc<str>, line: u64, error: &io::Error) -> Result<(), Unwanted> {
-        self.send(file, line, Err(format!("it can't be read: {error}")))
+        self.bad(file, line, format!("it can't be read: {error}"))
+    }
+
+    fn bad(&self, file: &Arc<str>, line: u64, why: String) -> Result<(), Unwanted> {
+        self.send(file, line, Err(why), &self.ahead.wait(0)?)
     }
 
     fn send(
@@ -106,9 +147,11 @@ impl Reader {
         file: &Arc<str>,
         line: u64,
         write: Result<Write, String>,
+        room: &Arc<OwnedSemaphorePermit>,
     ) -> Result<(), Unwanted> {
         let place = Place { file: Arc::clone(file), line };
-        self.inputs.blocking_send(Input { place, write }).map_err(|_| Unwanted)
+        let input = Input { place, write, room: Arc::clone(room) };
+        self.inputs.blocking_send(input).map_err(|_| Unwanted)
     }
 }
 
@@ -196,7 +239,7 @@ mod tests {
     use std::{fs, io::Write as _};
 
     use flate2::{Compression, write::GzEncoder};
-    use tokio::sync::mpsc;
+    use tokio::{runtime::Runtime, sync::mpsc};
 
     use super::*;
 
@@ -207,11 +250,13 @@ mod tests {
         fs::write(&path, content).expect("writes");
         let (inputs, mut receiver) = mpsc::channel(100);
         let bytes = Arc::new(AtomicU64::new(0));
-        let reader = Reader { keep_bundles: false, bytes: Arc::clone(&bytes), inputs };
-        reader.run(&[Source { path: Some(path), bytes: 0 }]);
+        let runtime = Runtime::new().expect("a runtime");
+        let ahead = Ahead::new(runtime.handle().clone());
+        let reader = Reader { keep_bundles: false, bytes: Arc::clone(&bytes), inputs, ahead };
+        reader.run(&[Source { path: Some(path), bytes: 0, left_out: None }]);
         assert_eq!(bytes.load(Ordering::Relaxed), content.len() as u64);
         let mut told = Vec::new();
-        while let Some(Input { place, write }) = receiver.blocking_recv() {
+        while let Some(Input { place, write, .. }) = receiver.blocking_recv() {
             told.push(match write {
                 Ok(write) => format!("{} {}/{}", place.line, write.ty, write.id),
                 Err(_) => format!("{} !", place.line),
@@ -261,5 +306,40 @@ mod tests {
         assert_eq!(told("a.json", &zipped), ["1 Basic/1", "3 !", "4 Basic/2"]);
         let broken = told("a.ndjson.gz", &zipped[..zipped.len() - 8]);
         assert!(broken.last().is_some_and(|last| last.ends_with('!')), "{broken:?}");
+    }
+
+    #[test]
+    fn no_more_is_read_ahead_than_there_is_room_for() {
+        const TEXT: usize = 4 << 20;
+        let folder = tempfile::tempdir().expect("a folder");
+        let source = |n: usize| {
+            let path = folder.path().join(format!("{n}.json"));
+            let start = format!(r#"{{"resourceType":"Basic","id":"{n}","x":""#);
+            let padding = "x".repeat(TEXT - start.len() - 2);
+            fs::write(&path, format!("{start}{padding}\"}}")).expect("writes");
+            Source { path: Some(path), bytes: 0, left_out: None }
+        };
+        let sources: Vec<_> = (0..20).map(source).collect();
+        let (inputs, mut receiver) = mpsc::channel(256);
+        let (bytes, runtime) = (Arc::new(AtomicU64::new(0)), Runtime::new().expect("a runtime"));
+        let ahead = Ahead::new(runtime.handle().clone());
+        let room = Arc::clone(&ahead.room);
+        let reader = Reader { keep_bundles: false, bytes: Arc::clone(&bytes), inputs, ahead };
+        let reading = std::thread::spawn(move || reader.run(&sources));
+        // Nobody takes anything.
+        while room.available_permits() > 0 && !reading.is_finished() {
+            std::thread::yield_now();
+        }
+        let most = AHEAD_BYTES as usize + TEXT;
+        let mut taken = 0;
+        loop {
+            let read = bytes.load(Ordering::Relaxed) as usize;
+            assert!(read <= taken + most, "{read} bytes are read, {taken} taken");
+            let Some(input) = receiver.blocking_recv() else { break };
+            assert!(input.write.is_ok());
+            taken += TEXT;
+        }
+        assert_eq!(taken, 20 * TEXT);
+        reading.join().expect("no panic");
     }
 }

@@ -58,9 +58,9 @@ impl Sink {
         let (started, mut backoff) = (Instant::now(), Backoff::new(FIRST_WAIT));
         loop {
             match self.attempt(writes).await {
-                Err(SendError::Later(why, wait)) => {
-                    let wait = wait.unwrap_or_else(|| backoff.next());
-                    if started.elapsed() + wait > patience {
+                Err(SendError::Later(why, asked)) => {
+                    let wait = backoff.next_as_asked(asked);
+                    if started.elapsed().saturating_add(wait) > patience {
                         let seconds = started.elapsed().as_secs();
                         return Err(SendError::Fatal(format!("given up after {seconds} s: {why}")));
                     }

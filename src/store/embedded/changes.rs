@@ -64,7 +64,11 @@ impl Changes for EmbeddedChanges {
     async fn next(&mut self) -> Result<ChangeBatch, StoreError> {
         if self.idle {
             // At the end of the wait, for whatever reason, the log itself is asked.
-            let _ = tokio::time::timeout(IDLE, self.committed.changed()).await;
+            let told = tokio::time::timeout(IDLE, self.committed.changed()).await;
+            // The writer has gone, and will not tell.
+            if let Ok(Err(_)) = told {
+                tokio::time::sleep(IDLE).await;
+            }
         }
         self.committed.mark_unchanged();
         let (file, next) = (self.file.clone(), self.next);
@@ -159,4 +163,22 @@ pub(super) fn first_since(txn: &ReadTransaction, since_ms: i64) -> Result<u64, F
         }
     }
     Ok(low.min(last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_whose_writer_has_gone_waits_all_the_same() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = Arc::new(DataFile::open(directory.path(), 1 << 20).expect("a file").0);
+        let (sender, committed) = watch::channel(());
+        drop(sender);
+        let mut reader = EmbeddedChanges::new(file, committed, 1);
+        assert!(reader.next().await.expect("a batch").quiet);
+        let began = tokio::time::Instant::now();
+        assert!(reader.next().await.expect("a batch").quiet);
+        assert!(began.elapsed() >= IDLE, "{:?}", began.elapsed());
+    }
 }

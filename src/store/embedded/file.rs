@@ -7,7 +7,7 @@
 use std::{
     cell::Cell,
     fmt::Display,
-    io,
+    io, mem,
     panic::{self, AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, Once, PoisonError, RwLock, RwLockReadGuard},
@@ -159,9 +159,13 @@ impl DataFile {
     pub(super) fn reopen(&self, why: &dyn Display) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if matches!(*state, State::Open(_)) && self.pause().left(Instant::now()).is_none() {
-            *state = State::Failed;
+            let failed = mem::replace(&mut *state, State::Failed);
             let began = Instant::now();
             tracing::warn!(%why, "the embedded store's disk has failed: its file is opened again");
+            // Before it is opened again. redb writes as it closes, and may meet what it panics at.
+            if let Err(panic) = unwinding(|| drop(failed)) {
+                tracing::warn!(%panic, "the embedded store's file did not close cleanly");
+            }
             if let Err(error) = self.recover(&mut state) {
                 tracing::error!(%error, "the embedded store stays closed until its disk answers");
             }
@@ -188,7 +192,7 @@ impl DataFile {
     /// Flushes and unlocks the file, whoever still holds a transaction.
     pub(super) fn close(&self) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        if let State::Open(db) = std::mem::replace(&mut *state, State::Closed)
+        if let State::Open(db) = mem::replace(&mut *state, State::Closed)
             && let Err(error) = db.close()
         {
             tracing::warn!(%error, "the embedded store did not close cleanly");

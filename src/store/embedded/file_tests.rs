@@ -140,3 +140,21 @@ fn who_meets_the_same_failure_opens_the_file_once() {
     assert!(file.begin_write().is_err(), "it is left alone");
     assert_eq!(read_mark(&file).expect("the disk works"), MARK);
 }
+
+/// redb writes as it closes a file, and panics where a page is not what it should be.
+#[test]
+fn a_panic_as_the_file_closes_ends_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(FILE_NAME);
+    let file = DataFile::open(directory.path(), 0).expect("a file").0;
+    mark(&file);
+    let whole = std::fs::read(&path).unwrap();
+    let garbage = vec![0xff; whole.len() - 4096];
+    let over = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&over, &garbage, 4096).unwrap();
+    file.reopen(&"a test");
+    assert!(file.may_write().is_err(), "it is left alone for a while");
+    std::fs::write(&path, whole).unwrap();
+    later(&file);
+    assert_eq!(read_mark(&file).expect("the disk works"), MARK);
+}

@@ -84,6 +84,15 @@ impl Default for EmbeddedOptions {
     }
 }
 
+impl EmbeddedOptions {
+    /// For who writes into a store that others serve: the log is left as it is, and trimmed by
+    /// the bounds of whoever opens the store to serve it.
+    #[must_use]
+    pub fn untrimmed() -> Self {
+        Self { log_bytes: u64::MAX, log_age: Duration::MAX, ..Self::default() }
+    }
+}
+
 /// A FHIR store in a directory of its own.
 pub struct EmbeddedStore {
     file: Arc<DataFile>,

@@ -28,8 +28,8 @@ pub(super) struct Retention {
 }
 
 impl Retention {
-    /// Removes the oldest rows while the log is over a bound; the newest row always stays.
-    /// Gives the bytes of the log after it.
+    /// Removes the oldest rows while the log is over a bound; those that the group wrote always
+    /// stay, whatever the bound: nobody has read them yet. Gives the bytes of the log after it.
     pub(super) fn trim(
         &self,
         (log, ages): (&mut Table<'_, u64, LogRow>, &mut Table<'_, u64, u64>),
@@ -37,13 +37,14 @@ impl Retention {
         wrote: usize,
         open_ms: u64,
     ) -> Result<u64, Fault> {
-        let last = log.last()?.map_or(0, |(seq, _)| seq.value());
+        let newest = log.last()?.map_or(0, |(seq, _)| seq.value());
+        let last_of_before = newest.saturating_sub(wrote as u64);
         let most = wrote.saturating_mul(ROWS_PER_WRITE).saturating_add(ROWS_BEYOND);
         let too_old = self.last_too_old(ages, open_ms)?;
         for _ in 0..most {
             let Some((seq, size)) = oldest(log)? else { break };
             let is_over = bytes > self.bytes || too_old.is_some_and(|too_old| seq <= too_old);
-            if seq == last || !is_over {
+            if seq > last_of_before || !is_over {
                 break;
             }
             log.remove(seq)?;

@@ -44,7 +44,7 @@ pub(super) const DELETED: TableDefinition<'_, (&str, &str), (u64, i64)> =
 
 /// The changes in commit order: a sequence number from 1 without gaps → (committed in ms since
 /// 1970, type, id, JSON before, JSON after). An empty JSON: there was none before, or it was
-/// deleted. The newest row always stays, so the sequence outlives every trim.
+/// deleted. The rows of the newest commit always stay, so the sequence outlives every trim.
 pub(super) const LOG: TableDefinition<'_, u64, LogRow> = TableDefinition::new("log");
 pub(super) type LogRow = (i64, &'static str, &'static str, &'static [u8], &'static [u8]);
 
