@@ -12,7 +12,7 @@ use std::{
 
 use mongodb::{
     Client, Database,
-    bson::{DateTime, Document, doc},
+    bson::{Bson, DateTime, Document, doc, oid::ObjectId},
 };
 use serde_json::Value;
 use support::mongod::{ReplicaSet, Standalone, fresh_database, shared};
@@ -169,6 +169,24 @@ async fn odd_documents_and_odd_collections_are_named() {
     assert!(checked.one("expiry").1.contains("birthDate after 3600 s"));
     let ignored = checked.one("ignored").1;
     assert!(ignored.ends_with("(1): notes"), "{ignored}");
+}
+
+#[tokio::test]
+async fn a_text_and_an_object_id_that_read_the_same_are_named() {
+    let Some(set) = shared().await else { return };
+    let (uri, db) = database(set).await;
+    let dated = |id: Bson| doc! {"_id": id, "meta": {"lastUpdated": DateTime::now()}};
+    let [twin, lone, loud] =
+        ["65f0c0ffee0000000000000a", "65f0c0ffee0000000000000b", "65F0C0FFEE0000000000000C"]
+            .map(|digits| (digits, ObjectId::parse_str(digits).expect("digits")));
+    for id in [twin.0.into(), lone.1.into(), loud.0.into(), loud.1.into(), 7.into(), Bson::Null] {
+        insert(&db, "Patient", dated(id)).await;
+    }
+    assert!(Checked::of(&uri).all("twins").is_empty());
+    insert(&db, "Patient", dated(twin.1.into())).await;
+    let checked = Checked::of(&uri);
+    let (level, found) = checked.one("twins");
+    assert!(level == "fail" && found.starts_with("Patient: 2 of 7 sampled"), "{found}");
 }
 
 #[tokio::test]

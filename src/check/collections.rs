@@ -45,6 +45,8 @@ pub(super) struct Sample {
     pub(super) documents: u64,
     /// `_id` is neither a string nor an ObjectId.
     pub(super) foreign_key: u64,
+    /// `_id` is a text that reads like the ObjectId of another document, or such an ObjectId.
+    pub(super) twin_key: u64,
     /// `id` is there, and is not the text of `_id`.
     pub(super) other_id: u64,
     /// `meta.lastUpdated` is a text.
@@ -194,6 +196,12 @@ fn sample(name: &str, sample: &Sample) -> impl Iterator<Item = Finding> {
             sample.foreign_key,
             ("keys", Level::Fail, None),
             "have an _id that is neither a string nor an ObjectId: they are in no stream",
+        ),
+        (
+            sample.twin_key,
+            ("twins", Level::Fail, None),
+            "have an _id that reads like another's, the one a text and the other an ObjectId: both \
+             are one resource to a stream, which is deleted with either of them",
         ),
         (
             sample.other_id,

@@ -194,8 +194,14 @@ fn what_is_missing_is_told_with_its_command() {
 
 #[test]
 fn odd_documents_are_counted() {
-    let sample =
-        Sample { documents: 9, foreign_key: 1, other_id: 2, updated_text: 3, updated_missing: 4 };
+    let sample = Sample {
+        documents: 9,
+        foreign_key: 1,
+        twin_key: 5,
+        other_id: 2,
+        updated_text: 3,
+        updated_missing: 4,
+    };
     let expiring = vec![("recorded".into(), 60)];
     let unindexed = vec![("identifier", "identifier.value".to_owned())];
     let searched = |documents| Content { documents, unindexed: unindexed.clone(), ..sound() };
@@ -209,12 +215,13 @@ fn odd_documents_are_counted() {
         ("collection", Level::Ok),
         ("expiry", Level::Ok),
         ("keys", Level::Fail),
+        ("twins", Level::Fail),
         ("ids", Level::Slow),
         ("updated", Level::Slow),
         ("updated", Level::Slow),
     ];
     assert_eq!(told(&found), expected);
-    let text = &collections::findings(&found, true)[3].text;
+    let text = &collections::findings(&found, true)[4].text;
     assert!(text.starts_with("Patient: 2 of 9 sampled documents have an id"), "{text}");
 }
 

@@ -97,7 +97,11 @@ async fn content(db: &Database, name: &str) -> Result<Content, Error> {
         indexed: indexes.iter().any(catalog::is_updated_index),
         unindexed: unindexed(name, &indexes),
         expiring: indexes.iter().filter_map(expiry).collect(),
-        sample: sample(db, name).await?,
+        sample: Sample {
+            // Where a cluster is too old to look into a collection from within, none are known.
+            twin_key: twins(db, name).await.unwrap_or(0),
+            ..sample(db, name).await?
+        },
     })
 }
 
@@ -125,9 +129,11 @@ fn expiry(index: &Document) -> Option<(String, i64)> {
     Some((member.clone(), seconds.try_into().unwrap_or(i64::MAX)))
 }
 
+/// How many documents a sample is of.
+const DOCUMENTS: i32 = 200;
+
 /// Takes some documents and counts, on the server, the kinds of their keys and dates.
 async fn sample(db: &Database, name: &str) -> Result<Sample, Error> {
-    const DOCUMENTS: i32 = 200;
     let count = |test: Bson| doc! {"$sum": {"$cond": [test, 1, 0]}};
     let pipeline = [
         doc! {"$sample": {"size": DOCUMENTS}},
@@ -135,7 +141,7 @@ async fn sample(db: &Database, name: &str) -> Result<Sample, Error> {
             "key": {"$type": "$_id"},
             "updated": {"$type": "$meta.lastUpdated"},
             "id": {"$type": "$id"},
-            "same": {"$eq": ["$id", as_text("$_id")]},
+            "same": {"$eq": ["$id", converted("$_id", "string")]},
         }},
         doc! {"$group": {
             "_id": null,
@@ -155,11 +161,36 @@ async fn sample(db: &Database, name: &str) -> Result<Sample, Error> {
         other_id: count("other_id"),
         updated_text: count("updated_text"),
         updated_missing: count("updated_missing"),
+        ..Sample::default()
     })
 }
 
-fn as_text(of: &str) -> Document {
-    doc! {"$convert": {"input": of, "to": "string", "onError": null, "onNull": null}}
+/// Takes some documents and counts those to whose key, a text or an ObjectId, there is the other.
+async fn twins(db: &Database, name: &str) -> Result<u64, Error> {
+    let is_text = doc! {"$eq": [{"$type": "$_id"}, "string"]};
+    let other = doc! {"$cond": [is_text, "objectId", "string"]};
+    let twin = converted("$_id", other);
+    let text = converted("$_id", "string");
+    let pipeline = [
+        doc! {"$sample": {"size": DOCUMENTS}},
+        doc! {"$project": {"text": text, "twin": twin}},
+        doc! {"$match": {"twin": {"$type": ["string", "objectId"]}}},
+        doc! {"$lookup": {
+            "from": name, "localField": "twin", "foreignField": "_id", "as": "found",
+            "pipeline": [{"$project": {"_id": 1}}],
+        }},
+        doc! {"$match": {"found": {"$ne": []}}},
+        // Of the digits of an ObjectId only the small ones are its text.
+        doc! {"$match": {"$expr": {"$eq": ["$text", converted("$twin", "string")]}}},
+        doc! {"$count": "twins"},
+    ];
+    let mut counts = db.collection::<Document>(name).aggregate(pipeline).await?;
+    let counts = counts.try_next().await?.unwrap_or_default();
+    Ok(number(&counts, "twins").unwrap_or(0))
+}
+
+fn converted(of: &str, to: impl Into<Bson>) -> Document {
+    doc! {"$convert": {"input": of, "to": to.into(), "onError": null, "onNull": null}}
 }
 
 fn none_of(member: &str, types: &[&str]) -> Bson {
