@@ -278,7 +278,7 @@ impl World {
             self.places.push(position);
             let stamp = self.places.len();
             let json = text(target, *patients, stamp, self.knobs.fat);
-            let open = self.knobs.looked_up && old.is_some() && stamp % 4 > 0;
+            let open = self.knobs.looked_up && old.is_some() && !stamp.is_multiple_of(4);
             let (updated_ms, patients) = (*updated_ms, target.compartments(*patients));
             let version = Version {
                 position,

@@ -6,8 +6,8 @@ use fhirtail::{
     fhir::{ResourceType, resource::Resource},
     position::LogPosition,
     store::{
-        Action, Change, ChangeKind, Changes, Expect, Scan, ScanKey, Scanned, Snapshot, Store,
-        StoreError, Write, WriteError, Written,
+        Action, Ahead, Change, ChangeKind, Changes, Expect, Scan, ScanKey, Scanned, Snapshot,
+        Store, StoreError, Write, WriteError, Written,
         mongo::{MongoOptions, MongoStore},
     },
 };
