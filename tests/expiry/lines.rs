@@ -140,7 +140,7 @@ async fn mongodb() {
     exported_slowly(support::mongo_in(&set).await.store).await;
 }
 
-/// The server stops, and has sent no more than sockets hold.
+/// The server stops while the client reads: it is let go in the midst, and nobody cuts its connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_that_is_cut_short_has_no_end() {
     let bench = support::embedded();
@@ -148,8 +148,16 @@ async fn an_export_that_is_cut_short_has_no_end() {
     let app = App::start(bench.store.clone()).await;
     let mut export = Export::of(&app, "Basic").await;
     export.until(1).await;
-    app.stop().await;
+    let ready = app.url("/readyz");
+    let is_ready =
+        async || matches!(client().get(&ready).send().await, Ok(said) if said.status() == 200);
+    assert!(is_ready().await);
+    let stops = tokio::spawn(app.stop());
+    while is_ready().await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert!(export.whole().await.is_none(), "half an export has no end");
+    stops.await.expect("the server ends");
 }
 
 /// Its snapshot has expired, and what changed since is no longer in the log.

@@ -26,16 +26,8 @@ pub(crate) async fn say(socket: &mut TcpStream, bytes: &[u8]) -> bool {
 
 /// Of how many connections the server has its end: nothing is read for that.
 pub(crate) fn standing(sockets: &[TcpStream]) -> usize {
-    let ends = ends();
-    let stands =
-        |socket: &&TcpStream| server_end(socket).is_some_and(|end| ends.contains_key(&end));
-    sockets.iter().filter(stands).count()
-}
-
-/// Whether the server holds as much for a connection as it may (256 KB), and its client takes no more.
-pub(crate) fn is_full(socket: &TcpStream) -> bool {
-    let unsent = server_end(socket).and_then(|end| ends().get(&end).copied());
-    unsent.is_some_and(|unsent| unsent >= 256 << 10)
+    let ends = Ends::now();
+    sockets.iter().filter(|socket| ends.stands(socket)).count()
 }
 
 /// A connection's end, as the kernel lists it: its address, and the other's.
@@ -54,18 +46,37 @@ fn server_end(socket: &TcpStream) -> Option<End> {
     Some([hex(socket.peer_addr())?, hex(socket.local_addr())?])
 }
 
-/// The ends that are open (`/proc/net/tcp`), and how many bytes of each no client has taken.
-fn ends() -> HashMap<End, usize> {
-    let all = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's list");
-    let ends = all.lines().filter_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let unsent =
-            words[4].split_once(':').and_then(|(unsent, _)| usize::from_str_radix(unsent, 16).ok());
-        // Established, or the client alone has closed.
-        let is_open = ["01", "08"].contains(&words[3]);
-        is_open.then(|| ([words[1].to_owned(), words[2].to_owned()], unsent.unwrap_or_default()))
-    });
-    ends.collect()
+/// The ends that are open (`/proc/net/tcp`), and how many bytes of each no client has taken. The list
+/// may be long: who asks again and again asks once for all.
+pub(crate) struct Ends(HashMap<End, usize>);
+
+impl Ends {
+    pub(crate) fn now() -> Self {
+        let all = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's list");
+        let ends = all.lines().filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let untaken = words[4].split_once(':').map(|(untaken, _)| untaken);
+            let untaken = untaken.and_then(|hex| usize::from_str_radix(hex, 16).ok());
+            // Established, or the client alone has closed.
+            let is_open = ["01", "08"].contains(&words[3]);
+            is_open.then(|| ([words[1].into(), words[2].into()], untaken.unwrap_or_default()))
+        });
+        Self(ends.collect())
+    }
+
+    fn untaken(&self, socket: &TcpStream) -> Option<usize> {
+        self.0.get(&server_end(socket)?).copied()
+    }
+
+    /// Whether the server has its end of a connection.
+    pub(crate) fn stands(&self, socket: &TcpStream) -> bool {
+        self.untaken(socket).is_some()
+    }
+
+    /// Whether it holds as much for it as it may (256 KB), since the client takes no more.
+    pub(crate) fn is_full(&self, socket: &TcpStream) -> bool {
+        self.untaken(socket).is_some_and(|untaken| untaken >= 256 << 10)
+    }
 }
 
 /// All that comes until the server lets go, which it does.

@@ -1,12 +1,17 @@
 //! What a client makes of a stream: a copy of the database, built from its events alone.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Instant,
+};
 
 use fhirtail::{
     client::sse::Event,
     fhir::ResourceType,
-    store::{Scan, Store},
+    store::{Scan, Store, StoreError},
 };
+
+use super::stream::PATIENCE;
 
 /// A copy: `Type/id` → JSON text.
 pub type Copy = BTreeMap<String, String>;
@@ -69,22 +74,35 @@ pub fn identity(json: &str) -> (String, Option<String>) {
     (format!("{ty}/{id}"), text(&resource["meta"]["versionId"]))
 }
 
-/// All that a store holds of some types, by a snapshot of its own.
+/// All that a store holds of some types, by snapshots of its own: of a store at rest, where one expires.
 pub async fn contents(store: &dyn Store, types: &[&str]) -> Copy {
-    let snapshot = store.snapshot().await.expect("a snapshot");
     let mut copy = Copy::new();
     for name in types {
-        let ty = ResourceType::parse(name).expect("a type");
-        let mut batches = snapshot.scan(Scan::of(ty));
-        while let Some(batch) = batches.recv().await {
-            for scanned in batch.expect("a batch").resources() {
-                let json = String::from_utf8(scanned.json.to_vec()).expect("UTF-8");
-                let twice = copy.insert(identity(&json).0, json);
-                assert_eq!(twice, None, "a scan gave one resource twice");
-            }
+        let mut scan = Scan::of(ResourceType::parse(name).expect("a type"));
+        let began = Instant::now();
+        while !read_on(store, &mut scan, &mut copy).await {
+            assert!(began.elapsed() < PATIENCE, "snapshots expire, one after the other");
         }
     }
     copy
+}
+
+/// Reads on in a snapshot. `false`: it expires, and the scan stands where another is to go on.
+async fn read_on(store: &dyn Store, scan: &mut Scan, copy: &mut Copy) -> bool {
+    let snapshot = store.snapshot().await.expect("a snapshot");
+    let mut batches = snapshot.scan(scan.clone());
+    while let Some(batch) = batches.recv().await {
+        if matches!(batch, Err(StoreError::SnapshotExpired)) {
+            return false;
+        }
+        for scanned in batch.expect("a batch").resources() {
+            let json = String::from_utf8(scanned.json.to_vec()).expect("UTF-8");
+            let twice = copy.insert(identity(&json).0, json);
+            assert_eq!(twice, None, "a scan gave one resource twice");
+            scan.after = Some(scanned.key);
+        }
+    }
+    true
 }
 
 /// What the lines of an NDJSON export make, in their order: a resource replaces, the Bundle of a
