@@ -31,9 +31,9 @@ use crate::{
 };
 
 const DEADLINE: Duration = Duration::from_secs(60);
-/// For how long, at most, a client does not read on in the midst of an export: so that what happens
+/// For how long a client does not read on in the midst of every second export: so that what happens
 /// meanwhile happens to it.
-const IDLE: Duration = Duration::from_millis(1_500);
+const IDLE: Duration = Duration::from_secs(3);
 
 /// What lies between observations and patients where a history is read, and is more than buffers hold.
 pub(crate) const BALLAST: &str = "Organization";
@@ -133,18 +133,23 @@ impl Reader {
         }
     }
 
-    /// Reads with rests in between; `None`: it breaks off.
+    /// Reads, now and then with a rest where it has begun; `None`: it breaks off.
     async fn read(&mut self, mut answer: reqwest::Response) -> Option<String> {
-        let (mut lines, mut idle) = (Vec::new(), Duration::ZERO);
+        let (mut lines, mut rests) = (Vec::new(), self.dice.roll(2) == 0);
         while let Some(chunk) = answer.chunk().await.ok()? {
             lines.extend_from_slice(&chunk);
-            if !self.is_calm() && idle < IDLE {
-                let rest = Instant::now();
-                sleep(Duration::from_millis(self.dice.roll(40))).await;
-                idle += rest.elapsed();
+            if std::mem::take(&mut rests) {
+                self.rest().await;
             }
         }
         Some(String::from_utf8(lines).expect("UTF-8"))
+    }
+
+    async fn rest(&self) {
+        let end = Instant::now() + IDLE;
+        while !self.is_calm() && Instant::now() < end {
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     fn take(&mut self, asked: usize, lines: &str) {
