@@ -154,7 +154,7 @@ impl Reader {
 
     fn take(&mut self, asked: usize, lines: &str) {
         let held = folded(lines).map(|copy| {
-            let renewed = lines.lines().count() > copy.len();
+            let renewed = lines.lines().filter(|line| !line.is_empty()).count() > copy.len();
             self.saw.renewed += usize::from(renewed);
             self.shared.renewed.fetch_add(usize::from(renewed), SeqCst);
             copy.into_iter().map(|(url, line)| (url, self.value(line))).collect()

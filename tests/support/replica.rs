@@ -106,13 +106,13 @@ async fn read_on(store: &dyn Store, scan: &mut Scan, copy: &mut Copy) -> bool {
 }
 
 /// What the lines of an NDJSON export make, in their order: a resource replaces, the Bundle of a
-/// deletion removes.
+/// deletion removes. Blank lines say nothing.
 ///
 /// # Errors
 /// A line is neither.
 pub fn folded(lines: &str) -> Result<Copy, String> {
     let mut copy = Copy::new();
-    for line in lines.lines() {
+    for line in lines.lines().filter(|line| !line.is_empty()) {
         let said: serde_json::Value =
             serde_json::from_str(line).map_err(|error| format!("{error}: {line:.200}"))?;
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
