@@ -1,8 +1,9 @@
 //! Resources that were looked up too late, and so hold what later changes bring. Pure.
 
-use std::collections::HashMap;
-
-use bytes::Bytes;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+};
 
 use super::{Change, ChangeKind, DocId};
 use crate::{fhir::ResourceType, position::LogPosition};
@@ -14,6 +15,7 @@ pub struct Ahead {
     documents: HashMap<Place, AsOf>,
     /// Nothing was brought as of a later time.
     until: u64,
+    hashes: RandomState,
 }
 
 /// A document's place: type and key.
@@ -23,7 +25,8 @@ type Place = (ResourceType, DocId);
 #[derive(Debug)]
 struct AsOf {
     time: u64,
-    json: Bytes,
+    /// A hash of its text: the texts of all that is read late would not fit into memory.
+    text: u64,
     /// The last change that has brought it so.
     said: LogPosition,
 }
@@ -42,30 +45,32 @@ impl Ahead {
     }
 
     fn meet(&mut self, change: &mut Change) {
-        let (place, json) = match &change.kind {
-            ChangeKind::Upsert { ty, doc, json, .. } => ((*ty, doc.clone()), Some(json)),
+        let hash = |json| self.hashes.hash_one(json);
+        let (place, text) = match &change.kind {
+            ChangeKind::Upsert { ty, doc, json, .. } => ((*ty, doc.clone()), Some(hash(json))),
             ChangeKind::Delete { ty, doc, .. } => ((*ty, doc.clone()), None),
             ChangeKind::Replaced { .. } => return,
         };
         let known = self.documents.get(&place).filter(|known| change.position.time <= known.time);
         change.repeats =
-            known.filter(|known| known.has(change.as_of, json)).map(|known| known.said);
-        if let (Some(time), Some(json)) = (change.as_of, json) {
+            known.filter(|known| known.has(change.as_of, text)).map(|known| known.said);
+        if let (Some(time), Some(text)) = (change.as_of, text) {
             self.until = self.until.max(time);
-            self.documents.insert(place, AsOf { time, json: json.clone(), said: change.position });
+            self.documents.insert(place, AsOf { time, text, said: change.position });
         }
     }
 }
 
 impl AsOf {
     /// Whether who has this has what a change of up to its time brings, itself as of a time.
-    fn has(&self, as_of: Option<u64>, json: Option<&Bytes>) -> bool {
-        as_of.is_none_or(|time| time <= self.time) || json == Some(&self.json)
+    fn has(&self, as_of: Option<u64>, text: Option<u64>) -> bool {
+        as_of.is_none_or(|time| time <= self.time) || text == Some(self.text)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use jiff::Timestamp;
 
     use super::*;

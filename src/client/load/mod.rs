@@ -48,7 +48,8 @@ const READ_AHEAD: usize = 256;
 /// later resource wins, each time.
 ///
 /// What can't be loaded is told as path:line: reason on stderr, and the rest is loaded; so are
-/// links to folders, which are not followed. Files of other kinds are left out. The status is 0 if all was loaded, 1 if not, 2 if the command can't be understood.
+/// links to folders, which are not followed. Files of other kinds are left out. The status is 0
+/// if all was loaded, 1 if not, 2 if the command can't be understood.
 #[derive(Debug, Clone, Args)]
 pub struct LoadArgs {
     /// Files, folders, or '-' for stdin

@@ -34,8 +34,8 @@ use crate::{
 /// How often a transaction is tried that collides with others.
 const ATTEMPTS: u32 = 30;
 
-/// After how many times the silence that is borne nothing is tried again: by then its client may have given
-/// it up, and have written what came after it.
+/// After how many times the silence that is borne nothing is tried again: by then its client may
+/// have given it up, and have written what came after it.
 const LATE: u32 = 2;
 
 /// How often a commit is repeated of which nobody knows whether it happened.
