@@ -17,7 +17,6 @@ const PATH = 'fhir/$export?_type=' + TYPES.join(',');
 /** What a server asks an EventSource to wait, unless it is set otherwise. */
 const RETRY = 3000;
 const LONGEST = 30_000;
-/** After so much silence the page asks whether the server is there. */
 const SILENCE = 20_000;
 const PATIENCE = 5000;
 /** So much silence is doubted though the server answers, each page's a little differently. */
@@ -46,6 +45,8 @@ export class Stream {
   /** Whether a history is loading because the position was lost. */
   isAgain = false;
   cuts = 0;
+  /** After so many ms without a word the page asks whether the server is there. */
+  silence = SILENCE;
   /** After so many ms without an event the stream is made sure of. */
   renewal = RENEWAL;
   #source = null;
@@ -248,14 +249,14 @@ export class Stream {
   /** Whether a connection is being made. Of a try that was due long ago nobody else says that it hangs. */
   get #isConnecting() {
     if (this.#source?.readyState === EventSource.OPEN) return false;
-    return this.phase === 'connecting' || Date.now() - this.#tried > SILENCE;
+    return this.phase === 'connecting' || Date.now() - this.#tried > this.silence;
   }
 
   /** No event says that a connection is dead: after a silence, ask the server for a word. */
   #watch() {
     const quiet = Date.now() - Math.max(this.heard, this.since, this.#answered);
     const isOpen = this.#source?.readyState === EventSource.OPEN;
-    if (this.#isSilent || ((isOpen || this.#isConnecting) && quiet > SILENCE)) this.#ask();
+    if (this.#isSilent || ((isOpen || this.#isConnecting) && quiet > this.silence)) this.#ask();
   }
 
   async #ask() {

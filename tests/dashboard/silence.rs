@@ -38,7 +38,7 @@ async fn live_by_one_connection(proxy: &Proxy) -> Browser {
     browser.until_live().await;
     proxy.cut();
     browser.until("page.stream.cuts > 0 && page.stream.isLive").await;
-    browser.ask("{ page.stream.renewal = 1000 }").await;
+    browser.ask("{ page.stream.silence = page.stream.renewal = 1000 }").await;
     browser.run(WATCH_ROWS).await;
     browser
 }
@@ -116,6 +116,7 @@ async fn a_try_that_was_swallowed_is_not_waited_for() {
     let browser = Browser::start().await;
     browser.open(&format!("http://127.0.0.1:{}/", proxy.port)).await;
     browser.until_live().await;
+    browser.ask("{ page.stream.silence = 5000 }").await;
     browser.run(WATCH_ROWS).await;
     for (n, own) in ["", "page.stream.open()"].into_iter().enumerate() {
         proxy.cut();
