@@ -7,6 +7,7 @@ use std::{
 };
 
 use fhirtail::client::sse::{Event, Item};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
@@ -28,6 +29,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) struct Wants {
     pub(crate) types: &'static [&'static str],
     pub(crate) part: Part,
+    /// Its history is of what was updated later than this.
+    pub(crate) since: Option<Timestamp>,
     /// Over HTTP/2.
     pub(crate) by_two: bool,
 }
@@ -55,22 +58,28 @@ impl Part {
 }
 
 impl Wants {
-    /// A quarter each: patients alone, all, all of which one type is narrowed, and one patient's.
-    /// Where nobody may ask for a part, all instead. Of each of these a third speaks HTTP/2.
-    fn of(seed: u64, may_narrow: bool) -> Self {
-        let (types, part): (&[&str], _) = match seed % 4 {
+    /// A fifth each: patients alone, all, all of which one type is narrowed, one patient's, and what
+    /// was updated since the crowd came. Where nobody may ask for a part, all instead. Of each of
+    /// these a third speaks HTTP/2.
+    fn of(seed: u64, shared: &Shared) -> Self {
+        let may_narrow = shared.keeps_images;
+        let (types, part): (&[&str], _) = match seed % 5 {
             0 => (&TYPES[1..], Part::All),
             2 if may_narrow => (&TYPES, Part::Final),
             3 if may_narrow => (&TYPES[..1], Part::OfOne),
             _ => (&TYPES, Part::All),
         };
-        Self { types, part, by_two: seed / 4 % 3 == 1 }
+        let since = (seed % 5 == 4).then(|| shared.since());
+        Self { types, part, since, by_two: seed / 5 % 3 == 1 }
     }
 
     fn path(self) -> String {
         let types = self.types.join(",");
         match self.part {
-            Part::All => format!("/fhir/$export?_type={types}"),
+            Part::All => {
+                let since = self.since.map(|since| format!("&_since={since}"));
+                format!("/fhir/$export?_type={types}{}", since.unwrap_or_default())
+            }
             Part::Final => {
                 format!("/fhir/$export?_type={types}&_typeFilter=Observation%3Fstatus%3Dfinal")
             }
@@ -104,7 +113,7 @@ pub(crate) struct Saw {
 
 impl Client {
     pub(crate) fn start(shared: Arc<Shared>, seed: u64) -> Self {
-        let wants = Wants::of(seed, shared.keeps_images);
+        let wants = Wants::of(seed, &shared);
         let level = Arc::<Mutex<BTreeSet<_>>>::default();
         let reader = Reader {
             shared,

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use mongodb::{
-    Client, Database,
+    Client, Database, IndexModel,
     bson::{Document, Timestamp, doc},
     error::Result,
     options::ChangeStreamPreAndPostImages,
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use crate::{
-    lab::LAST,
+    lab::{LAST, until},
     support::{
         mongod::{Node, ReplicaSet, fresh_database, shared},
         oracle::{file, journal::Journal, log},
@@ -70,6 +70,11 @@ impl Mongo {
         let create = db.create_collection("Observation");
         create.change_stream_pre_and_post_images(images).await.expect("a collection");
         db.create_collection("Patient").await.expect("a collection");
+        // And one that is read along its time.
+        let keys = doc! {"meta.lastUpdated": 1, "_id": 1};
+        let index = IndexModel::builder().keys(keys).build();
+        let observations = db.collection::<Document>("Observation");
+        observations.create_index(index).await.expect("an index");
         // The servers find out by their own means how the nodes are.
         let uri = set.uri(name).replace("&heartbeatFrequencyMS=500", "");
         Self { client, db, uri, since, journal: Mutex::default(), _set: None }
@@ -167,27 +172,30 @@ impl Set {
         status.get_i64("term").expect("a term")
     }
 
-    /// For so long, and until it has once, whatever the servers ask the primary by these commands
-    /// fails in this way.
+    /// For so long, and until each of them has, whatever the servers ask the primary by these
+    /// commands fails in this way.
     pub(crate) async fn fail(&self, commands: &[&str], how: Document, time: std::time::Duration) {
         let mut data = doc! {"failCommands": commands, "appName": "fhirtail"};
         data.extend(how);
         let fail = doc! {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data};
         let primary = self.primary().await;
-        let said = self.tell(primary, fail).await;
-        if commands.contains(&"aggregate") {
+        let log = || self.set.nodes[primary].log();
+        let before = log().len();
+        self.tell(primary, fail).await;
+        if commands == ["aggregate"] {
             // Whoever reads the log has to open it anew.
             for proxy in &self.proxies {
                 proxy.cut();
             }
         }
-        let entered = said.get_i64("count").or(said.get_i32("count").map(i64::from));
-        let once = doc! {
-            "waitForFailPoint": "failCommand", "maxTimeMS": 30_000,
-            "timesEntered": entered.expect("a count") + 1,
-        };
         tokio::time::sleep(time).await;
-        self.tell(primary, once).await;
+        for command in commands {
+            let name = format!(r#""command":"{command}""#);
+            let is_it =
+                |line: &str| line.contains("Activating 'failCommand'") && line.contains(&name);
+            let failed = || log()[before..].lines().any(is_it);
+            until(&format!("{command} fails"), 30, failed).await;
+        }
         self.tell(primary, doc! {"configureFailPoint": "failCommand", "mode": "off"}).await;
     }
 }

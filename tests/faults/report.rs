@@ -11,7 +11,7 @@ use crate::{
     lab::{Cast, Faulty, Lab, Resets},
     support::oracle::{
         journal::{Journal, What},
-        judge::judge,
+        judge::{Asked, judge},
         transcript::{Seen, Transcript},
         verdict::{Fault, Kind},
     },
@@ -36,6 +36,8 @@ pub(crate) struct Report {
     narrowed: usize,
     by_two: usize,
     left: usize,
+    /// How many ask for what was updated later than some time.
+    since: usize,
     /// What of the acknowledged writes the log does not hold.
     lost: Vec<(String, Option<Value>)>,
     /// What was written as one, and is there in part.
@@ -62,6 +64,7 @@ pub(crate) async fn of<G: Ground>(
     report.ended = lab.shared.ended.load(SeqCst);
     report.unreached = lab.shared.unreached.load(SeqCst);
     report.narrowed = crowd.iter().filter(|saw| saw.wants.part != Part::All).count();
+    report.since = crowd.iter().filter(|saw| saw.wants.since.is_some()).count();
     report.by_two = crowd.iter().filter(|saw| saw.wants.by_two).count();
     let narrowed = [Part::Final, Part::OfOne]
         .map(|part| (part, journal.narrowed(|resource| part.finds(resource))));
@@ -120,7 +123,8 @@ impl Report {
         transcript: &Transcript,
         end: Option<fhirtail::position::LogPosition>,
     ) {
-        let mut verdict = judge(journal, wants.types, transcript, end);
+        let asked = Asked { types: wants.types, since: wants.since };
+        let mut verdict = judge(journal, asked, transcript, end);
         if wants.part == Part::OfOne {
             // Whether its patient is there, the store alone knows.
             self.unanswered += verdict.count(Kind::Unanswered);
@@ -170,12 +174,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { clients, commits, events, connections, resets, caught_up, .. } = self;
         let Self { broken_off, turned_away, narrowed, left, by_two, unanswered, .. } = self;
-        let Self { ended, unreached, exports, .. } = self;
+        let Self { ended, unreached, exports, since, .. } = self;
         let (missing, repeated) = (self.count(Kind::Missing), self.count(Kind::Repeated));
         let other = self.faults.len() - missing - repeated;
         write!(
             f,
-            "clients {clients} ({narrowed} narrowed, {by_two} by HTTP/2), commits {commits}, events {events}, connections {connections}, \
+            "clients {clients} ({narrowed} narrowed, {since} since, {by_two} by HTTP/2), commits {commits}, events {events}, connections {connections}, \
              turned away {turned_away}, unanswered {unanswered}, unreached {unreached}, ended {ended}, broken off {broken_off}, caught up {caught_up}, resets {resets}, left {left}, missing {missing}, repeated {repeated}, \
              otherwise wrong {other}, {exports}"
         )

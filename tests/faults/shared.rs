@@ -1,10 +1,11 @@
 //! What writers, clients, servers and the test itself know of each other.
 
 use std::sync::{
-    Mutex,
+    Mutex, OnceLock,
     atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
 };
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::writers::Sink;
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) keeps_images: bool,
     /// After how many events, at most, a client cuts its stream: the more is written, the more.
     pub(crate) patience: u64,
+    /// What some clients' histories go back to.
+    pub(crate) since: OnceLock<Timestamp>,
     /// Where the servers are at the moment.
     pub(crate) urls: Mutex<Vec<String>>,
     /// What was acknowledged: `Type/id`, and the resource; `None`, a deletion.
@@ -60,6 +63,7 @@ impl Shared {
             padding,
             keeps_images: true,
             patience: 130 * writers,
+            since: OnceLock::new(),
             urls: Mutex::default(),
             acknowledged: Mutex::default(),
             refused: AtomicUsize::new(0),
@@ -72,6 +76,12 @@ impl Shared {
             unreached: AtomicUsize::new(0),
             renewed: AtomicUsize::new(0),
         }
+    }
+
+    /// When this was asked first, to the millisecond, as stores keep it.
+    pub(crate) fn since(&self) -> Timestamp {
+        let now = || Timestamp::from_millisecond(Timestamp::now().as_millisecond());
+        *self.since.get_or_init(|| now().expect("a time"))
     }
 
     pub(crate) fn acknowledge(&self, write: (String, Option<Value>)) {

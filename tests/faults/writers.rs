@@ -22,6 +22,8 @@ use crate::{
 /// Whose observations are written.
 pub(crate) const SUBJECTS: [&str; 2] = ["Patient/subject-0", "Patient/subject-1"];
 const KEYS: usize = 40;
+/// How much too old some of what is written says that it is.
+const BACKDATED_MS: i64 = 3_600_000;
 const PAUSE: Duration = Duration::from_millis(4);
 
 /// Where writes go.
@@ -57,7 +59,13 @@ pub(crate) async fn write(shared: Arc<Shared>, writer: u64) {
                 // A text that others in the transaction share tells which are together.
                 (0, Some(_)) if count == 1 => Write::Delete { ty, id },
                 (1 | 2, Some(document)) => Write::set(document, &stamp, place(&mut dice)),
-                _ => Write::Put(document(&shared, ty, &id, &stamp, place(&mut dice))),
+                _ => {
+                    let mut document = document(&shared, ty, &id, &stamp, place(&mut dice));
+                    if dice.roll(4) == 0 {
+                        backdate(&mut document);
+                    }
+                    Write::Put(document)
+                }
             });
         }
         for write in commit(&shared, writes).await {
@@ -79,6 +87,12 @@ fn document(shared: &Shared, ty: &str, id: &str, stamp: &str, place: Document) -
     };
     document.extend(place);
     document
+}
+
+/// As restores and imports do. (Our server stamps what it is given.)
+fn backdate(document: &mut Document) {
+    let then = DateTime::now().timestamp_millis() - BACKDATED_MS;
+    document.insert("meta", doc! {"lastUpdated": DateTime::from_millis(then)});
 }
 
 /// By this, some clients' streams hold an observation or do not.

@@ -12,7 +12,7 @@ use crate::support::{
     chaos::Dice,
     oracle::{
         journal::{Commit, Journal, What},
-        judge::judge,
+        judge::{Asked, judge},
         transcript::{Seen, Transcript},
         verdict::Verdict,
     },
@@ -200,5 +200,5 @@ pub(crate) fn honest(seed: u64) -> (Journal, Transcript) {
 }
 
 pub(crate) fn verdict(journal: &Journal, transcript: &Transcript) -> Verdict {
-    judge(journal, &TYPES, transcript, Some(journal.end()))
+    judge(journal, Asked::all(&TYPES), transcript, Some(journal.end()))
 }

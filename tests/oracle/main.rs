@@ -7,6 +7,7 @@ mod exports;
 mod honest;
 mod narrowed;
 mod planted;
+mod since;
 #[path = "../support/mod.rs"]
 mod support;
 mod updated;
@@ -20,7 +21,7 @@ use serde_json::json;
 use honest::{TYPES, control, honest, said, verdict};
 use support::oracle::{
     journal::{Commit, Journal, What},
-    judge::judge,
+    judge::{Asked, judge},
     transcript::{Seen, Transcript},
     verdict::Kind,
 };
@@ -44,7 +45,7 @@ fn a_stream_that_fails_at_once_is_not_turned_away() {
         let outcome = json!({"resourceType": "OperationOutcome", "issue": issue}).to_string();
         said("OperationOutcome", String::new(), outcome)
     };
-    let judged = |seen| judge(&Journal::default(), &TYPES, &Transcript { seen }, None);
+    let judged = |seen| judge(&Journal::default(), Asked::all(&TYPES), &Transcript { seen }, None);
     let of = |code: &str, text: &str| judged(vec![connected(None), fails(code, text)]);
     let stopping = "the store does not answer: this server is stopping";
     for allowed in [of("throttled", "too many"), of("transient", stopping)] {

@@ -10,7 +10,7 @@ use crate::{
         chaos::Dice,
         oracle::{
             journal::{Commit, Journal, What},
-            judge::judge,
+            judge::{Asked, judge},
             transcript::{Place, Seen, Transcript},
             verdict::{Kind, Verdict},
         },
@@ -198,7 +198,7 @@ fn a_history_of_what_is_outside_is_wrong() {
         seen.extend_from_slice(held);
         seen.push(control("caught-up", LogPosition::past(1)));
         let narrowed = journal.narrowed(|value| value["found"] == true);
-        judge(&narrowed, &TYPES, &Transcript { seen }, Some(journal.end()))
+        judge(&narrowed, Asked::all(&TYPES), &Transcript { seen }, Some(journal.end()))
     };
     let honest = of(&[]);
     assert!(honest.faults.is_empty(), "{:?}", honest.faults);

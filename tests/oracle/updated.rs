@@ -7,7 +7,7 @@ use crate::{
     honest::{TYPES, control, history, last_id, live, said},
     support::oracle::{
         journal::{Commit, Journal, What},
-        judge::judge,
+        judge::{Asked, judge},
         transcript::{Seen, Transcript},
         verdict::{Kind, Verdict},
     },
@@ -56,7 +56,7 @@ impl Updated {
         let begun = control("caught-up", LogPosition::before(1));
         let mut seen = vec![Seen::Connected { from: None, written: 0 }, begun];
         seen.extend(said);
-        judge(&self.journal, &TYPES, &Transcript { seen }, end)
+        judge(&self.journal, Asked::all(&TYPES), &Transcript { seen }, end)
     }
 
     fn of(&self, said: Vec<Seen>) -> Verdict {
@@ -147,7 +147,7 @@ fn an_update_that_the_history_leaves_out_is_missing() {
     let of = |said: Vec<Seen>| {
         let mut seen = vec![Seen::Connected { from: None, written: 0 }];
         seen.extend(said);
-        judge(&journal, &TYPES, &Transcript { seen }, None)
+        judge(&journal, Asked::all(&TYPES), &Transcript { seen }, None)
     };
     let honest = of(vec![other(3), scanned(3, 3), Updated::update(4, 4), Updated::update(5, 5)]);
     assert!(honest.faults.is_empty(), "{:?}", honest.faults);

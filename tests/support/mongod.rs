@@ -7,7 +7,7 @@
 use std::{
     ffi::OsString,
     fs,
-    io::{BufRead, BufReader, Read as _, Write as _},
+    io::{BufRead, BufReader, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
@@ -131,7 +131,7 @@ impl Node {
     fn wait_for_port(&self) {
         let start = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
-            assert!(start.elapsed() < DEADLINE, "mongod does not start:\n{}", self.log());
+            assert!(start.elapsed() < DEADLINE, "mongod does not start:\n{}", self.end_of_log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -166,11 +166,13 @@ impl Node {
         assert!(sent.expect("kill").success());
     }
 
-    /// The end of the node's log.
-    fn log(&self) -> String {
-        let mut log = String::new();
-        let opened = fs::File::open(self.folder.path().join("log"));
-        let _ = opened.and_then(|mut file| file.read_to_string(&mut log));
+    /// The node's log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    fn end_of_log(&self) -> String {
+        let log = self.log();
         let lines: Vec<&str> = log.lines().rev().take(20).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }

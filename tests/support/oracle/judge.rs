@@ -5,6 +5,8 @@
 //! - in its history, each resource is what it was at the place that the event's id names, and no
 //!   version comes twice, or after a newer one;
 //! - where it becomes live, its copy is the database at that place, whole;
+//! - `_since` narrows that by `meta.lastUpdated`: what was not updated later it need not hold, unless
+//!   it was changed since the history began;
 //! - from there on, each commit comes, in the order of the log, under its own place;
 //! - what its search no longer finds is told as a deletion that says so, once; what it finds neither
 //!   before a commit nor after it is told by nothing;
@@ -21,6 +23,7 @@ use fhirtail::{
     client::sse::{Event, Item},
     position::LogPosition,
 };
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
@@ -29,15 +32,36 @@ use super::{
     verdict::{Fault, Kind, Verdict},
 };
 
-/// Judges a client of these types, that was there until it had all up to `end`, if it was. Where it
-/// asks for a part of them, the journal is [narrowed](Journal::narrowed) to that.
+/// What a client asks for. Where that is a part of its types, the journal is
+/// [narrowed](Journal::narrowed) to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub types: &'a [&'a str],
+    /// Its `_since`.
+    pub since: Option<Timestamp>,
+}
+
+impl<'a> Asked<'a> {
+    /// All of these types.
+    pub const fn all(types: &'a [&'a str]) -> Self {
+        Self { types, since: None }
+    }
+
+    /// Whether a history holds a resource.
+    fn is_later(&self, resource: &Value) -> bool {
+        let updated = resource["meta"]["lastUpdated"].as_str().and_then(|text| text.parse().ok());
+        self.since.is_none_or(|since| updated.is_some_and(|updated: Timestamp| updated > since))
+    }
+}
+
+/// Judges a client that was there until it had all up to `end`, if it was.
 pub fn judge(
     journal: &Journal,
-    types: &[&str],
+    asked: Asked<'_>,
     transcript: &Transcript,
     end: Option<LogPosition>,
 ) -> Verdict {
-    let mut judge = Judge::new(journal, types);
+    let mut judge = Judge::new(journal, asked);
     for (line, seen) in transcript.seen.iter().enumerate() {
         judge.line = line;
         match seen {
@@ -55,7 +79,7 @@ pub fn judge(
 
 struct Judge<'j> {
     journal: &'j Journal,
-    types: &'j [&'j str],
+    asked: Asked<'j>,
     verdict: Verdict,
     line: usize,
     last_id: Option<String>,
@@ -63,6 +87,9 @@ struct Judge<'j> {
     copy: BTreeMap<String, usize>,
     /// Up to here it has all; `None`: it is in its history.
     live: Option<LogPosition>,
+    /// The first place of its history: what is written from there on comes, whenever it says that it
+    /// was updated.
+    first: Option<Place>,
     /// The place of the last snapshot or replayed commit of its history.
     scanned: LogPosition,
     /// Commits that were found missing: they may yet come, out of order.
@@ -110,15 +137,16 @@ const fn behind(at: LogPosition) -> LogPosition {
 }
 
 impl<'j> Judge<'j> {
-    fn new(journal: &'j Journal, types: &'j [&'j str]) -> Self {
+    fn new(journal: &'j Journal, asked: Asked<'j>) -> Self {
         Self {
             journal,
-            types,
+            asked,
             verdict: Verdict::default(),
             line: 0,
             last_id: None,
             copy: BTreeMap::new(),
             live: None,
+            first: None,
             scanned: LogPosition::default(),
             missed: BTreeSet::new(),
             owed: BTreeMap::new(),
@@ -138,7 +166,7 @@ impl<'j> Judge<'j> {
     }
 
     fn wants(&self, url: &str) -> bool {
-        url.split_once('/').is_some_and(|(ty, _)| self.types.contains(&ty))
+        url.split_once('/').is_some_and(|(ty, _)| self.asked.types.contains(&ty))
     }
 
     /// Whether the client is to hear of a commit.
@@ -170,6 +198,7 @@ impl<'j> Judge<'j> {
         self.snapshots.clear();
         self.dropped.clear();
         self.live = None;
+        self.first = None;
         self.scanned = LogPosition::default();
         self.caught_up = false;
     }
@@ -200,6 +229,7 @@ impl<'j> Judge<'j> {
             return self.fault(Kind::Untrue, what);
         };
         self.is_behind_its_reset(place);
+        self.first.get_or_insert(place);
         match event.event.as_str() {
             "caught-up" => self.is_caught_up(place),
             "fell-behind" => {
@@ -220,7 +250,7 @@ impl<'j> Judge<'j> {
     /// what was written before it asked, and what an earlier reset was for.
     fn reset(&mut self, had: Option<LogPosition>, why: &str) {
         let had = had.unwrap_or_else(|| self.swept.max(LogPosition::past(self.written)));
-        match self.journal.next_sweep(had, self.types) {
+        match self.journal.next_sweep(had, self.asked.types) {
             Some(at) => (self.swept, self.starts_behind) = (at, Some(at)),
             None => self.fault(Kind::Untrue, format!("a reset without a cause: {why}")),
         }
@@ -264,8 +294,9 @@ impl<'j> Judge<'j> {
     /// last snapshot may have been read to the end.
     fn read_at(&self, url: &str) -> LogPosition {
         let (ty, id) = url.split_once('/').unwrap_or_default();
-        let ty = self.types.iter().position(|name| *name == ty).unwrap_or_default();
-        let cursor = Cursor { ty, id: id.to_owned() };
+        let ty = self.asked.types.iter().position(|name| *name == ty).unwrap_or_default();
+        let cursor = Cursor { ty, updated: None, id: id.to_owned() };
+        // Along the time a resource moves: it was read in the first one of its type, or later.
         let at = self.snapshots.partition_point(|(last, _)| *last < cursor);
         let snapshot = self.snapshots.get(at).or(self.snapshots.last());
         snapshot.map_or(LogPosition::default(), |(_, at)| *at)
@@ -275,7 +306,10 @@ impl<'j> Judge<'j> {
         self.last_id = Some(id.to_owned());
         self.begins = false;
         let place = Place::of(id);
-        place.into_iter().for_each(|place| self.is_behind_its_reset(place));
+        if let Some(place) = place {
+            self.is_behind_its_reset(place);
+            self.first.get_or_insert(place);
+        }
         match place {
             Some(place) if place.scans => self.reads_on(id, place),
             Some(place) => {

@@ -62,10 +62,11 @@ impl Place {
 }
 
 /// How far a history has come, as an id says it: the place of the type among those that are read,
-/// and the id of the last resource.
+/// the time of the last resource where it goes along that (ms since 1970), and its id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
     pub ty: usize,
+    pub updated: Option<i64>,
     pub id: String,
 }
 
@@ -74,6 +75,14 @@ impl Cursor {
     pub fn of(id: &str) -> Option<Self> {
         let mut fields = id.splitn(6, '~').skip(4);
         let ty = usize::from_str_radix(fields.next()?, 36).ok()?;
-        Some(Self { ty, id: fields.next()?.strip_prefix('i')?.to_owned() })
+        let key = fields.next()?;
+        let (updated, id) = match key.strip_prefix('u') {
+            None => (None, key),
+            Some(key) => {
+                let (updated, id) = key.split_once('.')?;
+                (Some(i64::from_str_radix(updated, 36).ok()?), id)
+            }
+        };
+        Some(Self { ty, updated, id: id.strip_prefix('i')?.to_owned() })
     }
 }

@@ -67,6 +67,9 @@ impl Judge<'_> {
             if had == Some(now) || newer || !(is_there || held) {
                 continue;
             }
+            if !held && !self.is_asked_for(now) {
+                continue;
+            }
             // A read as of an instant finds nothing of a collection that was dropped since, be the
             // resource still there by then or not. The client is told so by the reset that the drop
             // asks for.
@@ -85,6 +88,16 @@ impl Judge<'_> {
                 self.copy.insert(url.to_owned(), now);
             }
         }
+    }
+
+    /// Whether the history has to hold a commit.
+    fn is_asked_for(&self, index: usize) -> bool {
+        let commit = self.journal.get(index);
+        let came_later = self.first.is_some_and(|first| match first.scans {
+            true => commit.at >= first.at,
+            false => commit.at > first.at,
+        });
+        came_later || commit.what.value().is_some_and(|value| self.asked.is_later(value))
     }
 
     pub(super) fn ends(&mut self, end: LogPosition) {

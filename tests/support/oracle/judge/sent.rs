@@ -21,6 +21,9 @@ impl Judge<'_> {
         let before = versions.partition_point(|index| journal.get(*index).at < named);
         let (before, after) = versions.split_at(before);
         let is_it = |index: &&usize| journal.get(**index).what.value() == Some(&value);
+        if place.scans && place.at.consumed == 0 && !self.asked.is_later(&value) {
+            self.fault(Kind::Untrue, format!("a history of what was not updated since: {data}"));
+        }
         match before.iter().rev().find(is_it).or_else(|| after.iter().find(is_it)).copied() {
             Some(version) => self.takes(url, version, place),
             None => self.fault(Kind::Wrong, format!("never written: {data}")),
