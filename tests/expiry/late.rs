@@ -14,29 +14,22 @@ use std::{
 use async_trait::async_trait;
 use fhirtail::{
     client::sse::Event,
-    fhir::ResourceType,
-    position::{Epoch, LogPosition},
-    store::{
-        Change, ChangeBatch, ChangeKind, Changes, Lookup, Snapshot, Store, StoreError, Write,
-        WriteError, Written,
-    },
+    position::LogPosition,
+    store::{Change, ChangeBatch, ChangeKind, Changes, Lookup, Snapshot, Store, StoreError},
 };
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::support::{
     self,
+    altered::{Alter, altered},
     app::App,
     stream::{EventStream, PATIENCE, client},
     writes::{commit, put},
 };
 
-/// An embedded store whose log says late what became of patients.
+/// The log says late what became of patients.
 #[derive(Debug)]
-struct Late {
-    inner: Arc<dyn Store>,
-    gate: Arc<Gate>,
-}
+struct Late(Arc<Gate>);
 
 #[derive(Debug)]
 struct Gate {
@@ -98,60 +91,28 @@ impl Changes for Reader {
 }
 
 #[async_trait]
-impl Store for Late {
-    fn epoch(&self) -> Epoch {
-        self.inner.epoch()
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    async fn head(&self) -> Result<LogPosition, StoreError> {
-        self.inner.head().await
-    }
-
-    async fn recent(&self, back: Duration) -> Result<LogPosition, StoreError> {
-        self.inner.recent(back).await
-    }
-
-    async fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.inner.oldest().await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
-        let snapshot = self.inner.snapshot().await;
-        self.gate.snapshots.fetch_add(1, SeqCst);
+impl Alter for Late {
+    async fn snapshot(&self, store: &Arc<dyn Store>) -> Result<Arc<dyn Snapshot>, StoreError> {
+        let snapshot = store.snapshot().await;
+        self.0.snapshots.fetch_add(1, SeqCst);
         snapshot
     }
 
-    async fn changes(&self, after: LogPosition) -> Result<Box<dyn Changes>, StoreError> {
-        let inner = self.inner.changes(after).await?;
-        let (store, gate) = (self.inner.clone(), self.gate.clone());
+    async fn changes(
+        &self,
+        store: &Arc<dyn Store>,
+        after: LogPosition,
+    ) -> Result<Box<dyn Changes>, StoreError> {
+        let inner = store.changes(after).await?;
+        let (store, gate) = (store.clone(), self.0.clone());
         Ok(Box::new(Reader { store, gate, inner, read: VecDeque::new(), level: after }))
-    }
-
-    async fn read(&self, ty: ResourceType, id: &str) -> Result<Lookup, StoreError> {
-        self.inner.read(ty, id).await
-    }
-
-    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, WriteError> {
-        self.inner.commit(writes).await
-    }
-
-    fn before_images(&self, ty: ResourceType) -> Result<(), String> {
-        self.inner.before_images(ty)
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
     }
 }
 
 fn late() -> (support::Bench, Arc<Gate>) {
     let mut bench = support::embedded();
     let gate = Arc::new(Gate { open_to: AtomicU64::new(u64::MAX), snapshots: AtomicUsize::new(0) });
-    bench.store = Arc::new(Late { inner: bench.store.clone(), gate: gate.clone() });
+    bench.store = altered(&bench.store, Late(gate.clone()));
     (bench, gate)
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "no one test file uses all of it")]
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
+pub mod altered;
 pub mod app;
 pub mod certificate;
 pub mod chaos;

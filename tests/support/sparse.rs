@@ -6,14 +6,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fhirtail::{
     fhir::ResourceType,
-    position::{Epoch, LogPosition},
-    store::{
-        Changes, DocId, Lookup, Scan, ScanBatch, ScanKey, Snapshot, Store, StoreError, Write,
-        WriteError, Written,
-    },
+    position::LogPosition,
+    store::{DocId, Scan, ScanBatch, ScanKey, Snapshot, Store, StoreError},
 };
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
+
+use super::altered::{Alter, altered};
 
 /// What a scan says while it finds nothing.
 #[derive(Debug, Clone, Copy)]
@@ -23,10 +22,9 @@ pub enum Says {
     Nothing,
 }
 
-/// A store that does what another does, except that its scans wait.
+/// Scans wait.
 #[derive(Debug)]
 pub struct Sparse {
-    store: Arc<dyn Store>,
     says: Says,
     finds: watch::Receiver<bool>,
 }
@@ -35,7 +33,7 @@ impl Sparse {
     /// Its scans go on while what is given beside it is true.
     pub fn over(store: &Arc<dyn Store>, says: Says) -> (Arc<dyn Store>, watch::Sender<bool>) {
         let (find, finds) = watch::channel(false);
-        (Arc::new(Self { store: store.clone(), says, finds }), find)
+        (altered(store, Self { says, finds }), find)
     }
 }
 
@@ -101,49 +99,9 @@ async fn waits(
 }
 
 #[async_trait]
-impl Store for Sparse {
-    fn epoch(&self) -> Epoch {
-        self.store.epoch()
-    }
-
-    fn describe(&self) -> String {
-        self.store.describe()
-    }
-
-    async fn head(&self) -> Result<LogPosition, StoreError> {
-        self.store.head().await
-    }
-
-    async fn recent(&self, back: Duration) -> Result<LogPosition, StoreError> {
-        self.store.recent(back).await
-    }
-
-    async fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.store.oldest().await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
-        let (snapshot, says) = (self.store.snapshot().await?, self.says);
+impl Alter for Sparse {
+    async fn snapshot(&self, store: &Arc<dyn Store>) -> Result<Arc<dyn Snapshot>, StoreError> {
+        let (snapshot, says) = (store.snapshot().await?, self.says);
         Ok(Arc::new(SparseSnapshot { snapshot, says, finds: self.finds.clone() }))
-    }
-
-    async fn changes(&self, after: LogPosition) -> Result<Box<dyn Changes>, StoreError> {
-        self.store.changes(after).await
-    }
-
-    async fn read(&self, ty: ResourceType, id: &str) -> Result<Lookup, StoreError> {
-        self.store.read(ty, id).await
-    }
-
-    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, WriteError> {
-        self.store.commit(writes).await
-    }
-
-    fn before_images(&self, ty: ResourceType) -> Result<(), String> {
-        self.store.before_images(ty)
-    }
-
-    async fn close(&self) {
-        self.store.close().await;
     }
 }

@@ -1,24 +1,19 @@
 //! A store under watch: how many readers of its log are open, and what happens if one breaks, or
 //! if snapshots end at once.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
 use async_trait::async_trait;
 use fhirtail::{
-    fhir::ResourceType,
-    position::{Epoch, LogPosition},
-    store::{
-        ChangeBatch, Changes, Lookup, Snapshot, Store, StoreError, Write, WriteError, Written,
-    },
+    position::LogPosition,
+    store::{ChangeBatch, Changes, Snapshot, Store, StoreError},
 };
-use jiff::Timestamp;
 use tokio::sync::Mutex;
+
+use super::altered::{Alter, altered};
 
 /// What is seen of a store's readers.
 #[derive(Debug, Default)]
@@ -38,17 +33,14 @@ pub struct Seen {
     pub asked: AtomicUsize,
 }
 
-/// A store that does what another does.
+/// Whoever reads is seen.
 #[derive(Debug)]
-pub struct Watched {
-    store: Arc<dyn Store>,
-    seen: Arc<Seen>,
-}
+pub struct Watched(Arc<Seen>);
 
 impl Watched {
     pub fn over(store: &Arc<dyn Store>) -> (Arc<dyn Store>, Arc<Seen>) {
         let seen = Arc::<Seen>::default();
-        (Arc::new(Self { store: store.clone(), seen: seen.clone() }), seen)
+        (altered(store, Self(seen.clone())), seen)
     }
 }
 
@@ -94,54 +86,26 @@ impl Changes for WatchedChanges {
 }
 
 #[async_trait]
-impl Store for Watched {
-    fn epoch(&self) -> Epoch {
-        self.store.epoch()
+impl Alter for Watched {
+    async fn head(&self, store: &Arc<dyn Store>) -> Result<LogPosition, StoreError> {
+        self.0.asked.fetch_add(1, SeqCst);
+        drop(self.0.gate.lock().await);
+        store.head().await
     }
 
-    fn describe(&self) -> String {
-        self.store.describe()
-    }
-
-    async fn head(&self) -> Result<LogPosition, StoreError> {
-        self.seen.asked.fetch_add(1, SeqCst);
-        drop(self.seen.gate.lock().await);
-        self.store.head().await
-    }
-
-    async fn recent(&self, back: Duration) -> Result<LogPosition, StoreError> {
-        self.store.recent(back).await
-    }
-
-    async fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.store.oldest().await
-    }
-
-    async fn snapshot(&self) -> Result<Arc<dyn Snapshot>, StoreError> {
-        if is_ordered(&self.seen.expired) {
+    async fn snapshot(&self, store: &Arc<dyn Store>) -> Result<Arc<dyn Snapshot>, StoreError> {
+        if is_ordered(&self.0.expired) {
             return Err(StoreError::SnapshotExpired);
         }
-        self.store.snapshot().await
+        store.snapshot().await
     }
 
-    async fn changes(&self, after: LogPosition) -> Result<Box<dyn Changes>, StoreError> {
-        let counted = Counted::new(&self.seen);
-        Ok(Box::new(WatchedChanges { changes: self.store.changes(after).await?, counted }))
-    }
-
-    async fn read(&self, ty: ResourceType, id: &str) -> Result<Lookup, StoreError> {
-        self.store.read(ty, id).await
-    }
-
-    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, WriteError> {
-        self.store.commit(writes).await
-    }
-
-    fn before_images(&self, ty: ResourceType) -> Result<(), String> {
-        self.store.before_images(ty)
-    }
-
-    async fn close(&self) {
-        self.store.close().await;
+    async fn changes(
+        &self,
+        store: &Arc<dyn Store>,
+        after: LogPosition,
+    ) -> Result<Box<dyn Changes>, StoreError> {
+        let counted = Counted::new(&self.0);
+        Ok(Box::new(WatchedChanges { changes: store.changes(after).await?, counted }))
     }
 }
