@@ -172,31 +172,35 @@ impl Set {
         status.get_i64("term").expect("a term")
     }
 
-    /// For so long, and until each of them has, whatever the servers ask the primary by these
-    /// commands fails in this way.
+    /// For so long whatever the servers ask the primary by these commands fails in this way. They
+    /// begin to fail one after another, each once those before it were seen to.
     pub(crate) async fn fail(&self, commands: &[&str], how: Document, time: std::time::Duration) {
+        let primary = self.primary().await;
+        for count in 1..=commands.len() {
+            self.fails(primary, &commands[..count], how.clone()).await;
+        }
+        tokio::time::sleep(time).await;
+        self.tell(primary, doc! {"configureFailPoint": "failCommand", "mode": "off"}).await;
+    }
+
+    /// Has these commands fail on a node, and waits until the last of them has.
+    async fn fails(&self, node: usize, commands: &[&str], how: Document) {
+        let log = || self.set.nodes[node].log();
+        let before = log().len();
         let mut data = doc! {"failCommands": commands, "appName": "fhirtail"};
         data.extend(how);
         let fail = doc! {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data};
-        let primary = self.primary().await;
-        let log = || self.set.nodes[primary].log();
-        let before = log().len();
-        self.tell(primary, fail).await;
+        self.tell(node, fail).await;
         if commands == ["aggregate"] {
             // Whoever reads the log has to open it anew.
             for proxy in &self.proxies {
                 proxy.cut();
             }
         }
-        tokio::time::sleep(time).await;
-        for command in commands {
-            let name = format!(r#""command":"{command}""#);
-            let is_it =
-                |line: &str| line.contains("Activating 'failCommand'") && line.contains(&name);
-            let failed = || log()[before..].lines().any(is_it);
-            until(&format!("{command} fails"), 30, failed).await;
-        }
-        self.tell(primary, doc! {"configureFailPoint": "failCommand", "mode": "off"}).await;
+        let last = commands.last().map(|name| format!(r#""command":"{name}""#)).unwrap_or_default();
+        let is_it = |line: &str| line.contains("Activating 'failCommand'") && line.contains(&last);
+        let failed = || log()[before..].lines().any(is_it);
+        until(&format!("the last of {commands:?} fails"), 30, failed).await;
     }
 }
 
