@@ -191,15 +191,17 @@ impl Set {
         data.extend(how);
         let fail = doc! {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data};
         self.tell(node, fail).await;
-        if commands == ["aggregate"] {
-            // Whoever reads the log has to open it anew.
-            for proxy in &self.proxies {
-                proxy.cut();
-            }
-        }
         let last = commands.last().map(|name| format!(r#""command":"{name}""#)).unwrap_or_default();
         let is_it = |line: &str| line.contains("Activating 'failCommand'") && line.contains(&last);
-        let failed = || log()[before..].lines().any(is_it);
+        let failed = || {
+            if commands == ["aggregate"] {
+                // Whoever reads the log has to open it anew, if this meets him while he waits for it.
+                for proxy in &self.proxies {
+                    proxy.cut();
+                }
+            }
+            log()[before..].lines().any(is_it)
+        };
         until(&format!("the last of {commands:?} fails"), 30, failed).await;
     }
 }

@@ -80,7 +80,10 @@ impl Judge<'_> {
             }
             // What a snapshot has was not looked up; later it may have been, together with what came.
             let read = journal.last_before(commits, self.read_at(url));
-            let was_read = had >= read.filter(|read| journal.get(*read).what.value().is_some());
+            let is_held = |read: &usize| {
+                journal.get(*read).what.value().is_some_and(|value| self.asked.is_later(value))
+            };
+            let was_read = had >= read.filter(is_held);
             if is_there && !journal.get(now).exact && was_read {
                 self.owed.insert(url.to_owned(), now);
             } else {
