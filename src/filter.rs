@@ -69,7 +69,7 @@ impl Filter<'_> {
                 Verdict::Upsert
             }
             ChangeKind::Upsert { ty, .. } | ChangeKind::Delete { ty, .. } => self.left(*ty, entry),
-            ChangeKind::Replaced { .. } => Verdict::Skip,
+            ChangeKind::Deferred { .. } | ChangeKind::Replaced { .. } => Verdict::Skip,
         }
     }
 
@@ -120,7 +120,7 @@ impl Filter<'_> {
             }
             ChangeKind::Delete { ty, id, .. } => is_group(*ty) && **id == **group,
             ChangeKind::Replaced { ty } => is_group(*ty),
-            ChangeKind::Upsert { .. } => false,
+            ChangeKind::Upsert { .. } | ChangeKind::Deferred { .. } => false,
         };
         moved.then(|| format!("the members of Group/{group} have changed"))
     }

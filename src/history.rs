@@ -40,7 +40,7 @@ impl Cursor {
         let (ty, doc, updated_ms) = match &change.kind {
             ChangeKind::Upsert { ty, doc, updated_ms, .. } => (*ty, doc, *updated_ms),
             ChangeKind::Delete { ty, doc, .. } => (*ty, doc, None),
-            ChangeKind::Replaced { .. } => return live,
+            ChangeKind::Deferred { .. } | ChangeKind::Replaced { .. } => return live,
         };
         let Some(index) = plan.index_of(ty) else { return live };
         let ahead = match index.cmp(&self.type_index) {

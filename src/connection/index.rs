@@ -72,6 +72,7 @@ impl Index {
                 (*ty, Some(id))
             }
             ChangeKind::Replaced { ty } => (*ty, None),
+            ChangeKind::Deferred { .. } => return,
         };
         of_type(&self.open, ty).for_each(&mut call);
         match id {

@@ -9,7 +9,7 @@ use crate::{
     fhir::compartment::patients_of,
     frame::Format,
     position::{Epoch, LogPosition, Position},
-    store::{Before, Change, ChangeBatch, ChangeKind},
+    store::{Before, Change, ChangeKind},
 };
 
 /// A change with what many streams ask of it, each worked out on first demand.
@@ -17,9 +17,6 @@ use crate::{
 pub struct Entry {
     /// The change.
     pub change: Change,
-    /// An earlier change has given way to one that is still to come: who has all up to here has what
-    /// that made only once this place is reached.
-    pub owes: Option<LogPosition>,
     frame: OnceLock<Bytes>,
     patients: OnceLock<Vec<Box<str>>>,
     patients_before: OnceLock<Option<Vec<Box<str>>>>,
@@ -29,22 +26,8 @@ impl Entry {
     /// A change of which nothing is worked out yet.
     #[must_use]
     pub fn new(change: Change) -> Arc<Self> {
-        Arc::new(Self::of(change, None))
-    }
-
-    /// All changes of a batch.
-    pub(super) fn all_of(batch: ChangeBatch) -> impl Iterator<Item = Arc<Self>> {
-        batch.changes.into_iter().map(move |change| {
-            let begun = batch.owing.partition_point(|(since, _)| *since <= change.position);
-            let last = begun.checked_sub(1).map(|last| batch.owing[last].1);
-            let owes = last.filter(|until| *until > change.position);
-            Arc::new(Self::of(change, owes))
-        })
-    }
-
-    fn of(change: Change, owes: Option<LogPosition>) -> Self {
         let (frame, patients, patients_before) = Default::default();
-        Self { change, owes, frame, patients, patients_before }
+        Arc::new(Self { change, frame, patients, patients_before })
     }
 
     /// The SSE frame of a live stream without members in its positions. Empty for changes that
@@ -64,7 +47,7 @@ impl Entry {
         match &self.change.kind {
             ChangeKind::Upsert { ty, json, .. } => format.resource(out, *ty, id, json),
             ChangeKind::Delete { ty, id: resource, .. } => format.deleted(out, *ty, resource, id),
-            ChangeKind::Replaced { .. } => {}
+            ChangeKind::Deferred { .. } | ChangeKind::Replaced { .. } => {}
         }
     }
 
@@ -75,7 +58,9 @@ impl Entry {
             ChangeKind::Upsert { ty, id, json, .. } => {
                 patients_of(*ty, id, json).unwrap_or_default()
             }
-            ChangeKind::Delete { .. } | ChangeKind::Replaced { .. } => Vec::new(),
+            ChangeKind::Delete { .. }
+            | ChangeKind::Deferred { .. }
+            | ChangeKind::Replaced { .. } => Vec::new(),
         })
     }
 
@@ -90,7 +75,7 @@ impl Entry {
                     before.json().map(|json| patients_of(*ty, id, &json).unwrap_or_default())
                 }
             },
-            ChangeKind::Replaced { .. } => None,
+            ChangeKind::Deferred { .. } | ChangeKind::Replaced { .. } => None,
         });
         found.as_deref()
     }
@@ -102,7 +87,7 @@ impl Entry {
             // The text and, once written, its frame.
             ChangeKind::Upsert { json, before, .. } => OVERHEAD + 2 * json.len() + before.weight(),
             ChangeKind::Delete { before, .. } => OVERHEAD + before.weight(),
-            ChangeKind::Replaced { .. } => OVERHEAD,
+            ChangeKind::Deferred { .. } | ChangeKind::Replaced { .. } => OVERHEAD,
         }
     }
 }

@@ -10,7 +10,10 @@ use super::{
     hub::Hub,
     lanes::Ride,
 };
-use crate::{position::LogPosition, store::StoreError};
+use crate::{
+    position::LogPosition,
+    store::{ChangeKind, StoreError},
+};
 
 /// About how many bytes of changes are taken at once.
 const PAGE_BYTES: usize = 64 << 10;
@@ -37,7 +40,7 @@ pub struct Follow {
     last_end: (LogPosition, bool),
     /// It has read the ring, and not been behind since.
     in_ring: bool,
-    /// From here on nothing is owed of what has come: see [`Entry::owes`].
+    /// From here on nothing is awaited to which a change was deferred.
     whole_at: LogPosition,
     /// Up to this time of the log its reader has looked ahead: another would tell that again.
     ahead: u64,
@@ -101,10 +104,10 @@ impl Follow {
     }
 
     /// Whether who has been given all up to the end of a page has what each change up to there made.
-    /// Else it is still to come, in place of what was left out.
+    /// Else it is still to come, with one to which another was deferred.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.position >= self.whole_at
+        self.has_passed(self.whole_at)
     }
 
     /// Whether a [`Followed::Level`] without changes may come late, after some seconds: so that
@@ -148,6 +151,9 @@ impl Follow {
         if let Some(entry) = self.page.next() {
             self.position = entry.change.position;
             self.ahead = self.ahead.max(entry.change.as_of.unwrap_or_default());
+            if let ChangeKind::Deferred { until, .. } = entry.change.kind {
+                self.whole_at = self.whole_at.max(until);
+            }
             let is_news = entry.change.is_news_to(self.origin);
             return Ok(is_news.then_some(Followed::Change(entry)));
         }
@@ -195,9 +201,13 @@ impl Follow {
 
     /// Whether all is delivered that its reader has looked up ahead of the changes.
     fn has_what_was_ahead(&self) -> bool {
+        self.has_passed(LogPosition::past(self.ahead))
+    }
+
+    /// Whether nothing before a place is still to come.
+    fn has_passed(&self, place: LogPosition) -> bool {
         let quiet = self.last_end == (self.position, true);
-        self.position >= LogPosition::past(self.ahead)
-            || (quiet && self.position.time >= self.ahead)
+        self.position >= place || (quiet && LogPosition::past(self.position.time) >= place)
     }
 
     /// Asks for a lane.
@@ -234,8 +244,6 @@ impl Follow {
         let end = (page.level, page.quiet);
         let news = !page.entries.is_empty() || end != self.last_end;
         if news {
-            let owes = page.entries.last().and_then(|last| last.owes);
-            self.whole_at = self.whole_at.max(owes.unwrap_or_default());
             self.end = Some(end);
             self.page = page.entries.into_iter();
         }

@@ -36,7 +36,7 @@ pub(super) struct Pending {
 impl Pending {
     pub(super) fn new(batch: ChangeBatch) -> Self {
         let (level, quiet) = (batch.level, batch.quiet);
-        Self { entries: Entry::all_of(batch).collect(), level, quiet }
+        Self { entries: batch.changes.into_iter().map(Entry::new).collect(), level, quiet }
     }
 
     /// How many of the next changes belong to one place, and their bytes.

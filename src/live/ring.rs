@@ -36,7 +36,7 @@ impl Ring {
     /// Adds what has been read; the oldest changes make room.
     pub(super) fn push(&mut self, batch: ChangeBatch) {
         let (level, quiet) = (batch.level, batch.quiet);
-        Entry::all_of(batch).for_each(|entry| self.add(entry));
+        batch.changes.into_iter().map(Entry::new).for_each(|entry| self.add(entry));
         self.reach(level, quiet);
     }
 

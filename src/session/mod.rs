@@ -128,8 +128,8 @@ struct Replay {
     follow: Follow,
     snapshot: Arc<dyn Snapshot>,
     cursor: Cursor,
-    /// Up to which time of the log what was sent is true.
-    as_of: u64,
+    /// Where the log has told all that what was sent holds, or lacks.
+    holds_at: LogPosition,
 }
 
 /// What a session was at when its client was waited for.

@@ -1,12 +1,18 @@
 //! The replay: what changed between two snapshots, in the part that was scanned in the older.
 //!
-//! The store may have looked a change up as of a time after the newer snapshot. What the log then
-//! tells of that time has been sent, where the change was, and has not, where the scan is yet to
+//! The store may have looked a change up as of a time after the newer snapshot, or have deferred it to
+//! one that comes after that. What the log then tells of that time has been sent, or what it tells of
+//! the time before has not, where the change was; and the other way round where the scan is yet to
 //! bring the resource as the snapshot has it. So the replay goes on, up to a snapshot in which there
 //! is no such difference.
 
 use super::{CHUNK_BYTES, Ended, Replay, Session, Stage};
-use crate::{filter::Verdict, live::Followed, position::LogPosition, store::StoreError};
+use crate::{
+    filter::Verdict,
+    live::Followed,
+    position::LogPosition,
+    store::{Change, ChangeKind, StoreError},
+};
 
 impl Session {
     pub(super) async fn replay(&mut self, mut replay: Replay) -> Result<(), Ended> {
@@ -16,8 +22,8 @@ impl Session {
                 Ok(Some(Followed::Change(entry))) => {
                     let live = self.filter().verdict(&entry);
                     let verdict = replay.cursor.replay(&self.plan, &entry.change, live);
-                    if let (Some(as_of), true) = (entry.change.as_of, verdict != Verdict::Skip) {
-                        replay.as_of = replay.as_of.max(as_of);
+                    if verdict != Verdict::Skip || self.lacks(&entry.change) {
+                        replay.holds_at = replay.holds_at.max(entry.change.holds_at());
                     }
                     let scan = self.scan_position(replay.cursor.clone());
                     if !self.write_change(&entry, verdict, Some(scan))? {
@@ -34,7 +40,7 @@ impl Session {
                 Err(error) => return Err(error.into()),
             };
             if is_past {
-                if LogPosition::before(replay.as_of) >= end {
+                if replay.holds_at > end {
                     if self.out.is_empty() {
                         return self.replay_on(replay).await;
                     }
@@ -54,6 +60,11 @@ impl Session {
         }
         self.stage = Stage::Replay(replay);
         Ok(())
+    }
+
+    /// Whether what a change made is still to come.
+    fn lacks(&self, change: &Change) -> bool {
+        matches!(change.kind, ChangeKind::Deferred { ty, .. } if self.plan.type_set.contains(ty))
     }
 }
 

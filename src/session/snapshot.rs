@@ -46,7 +46,7 @@ impl Session {
             return self.reset(OTHER_MEMBERS);
         }
         let follow = self.hub.follow_since(origin, log);
-        self.stage = Stage::Replay(Replay { follow, snapshot, cursor, as_of: 0 });
+        self.stage = Stage::Replay(Replay { follow, snapshot, cursor, holds_at: log });
         Ok(())
     }
 

@@ -57,7 +57,9 @@ fn shared_frame<'e>(
     let plain = position.scan.is_none() && position.members.is_none();
     let as_it_is = match &entry.change.kind {
         ChangeKind::Upsert { ty, .. } => !gone && plan.elements.leave_whole(*ty),
-        ChangeKind::Delete { .. } | ChangeKind::Replaced { .. } => true,
+        ChangeKind::Delete { .. } | ChangeKind::Deferred { .. } | ChangeKind::Replaced { .. } => {
+            true
+        }
     };
     (plain && as_it_is && format == Format::Sse).then(|| entry.frame(position.epoch))
 }

@@ -49,7 +49,7 @@ impl Ahead {
         let (place, text) = match &change.kind {
             ChangeKind::Upsert { ty, doc, json, .. } => ((*ty, doc.clone()), Some(hash(json))),
             ChangeKind::Delete { ty, doc, .. } => ((*ty, doc.clone()), None),
-            ChangeKind::Replaced { .. } => return,
+            ChangeKind::Deferred { .. } | ChangeKind::Replaced { .. } => return,
         };
         let known = self.documents.get(&place).filter(|known| change.position.time <= known.time);
         change.repeats =

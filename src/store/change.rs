@@ -18,9 +18,6 @@ pub struct ChangeBatch {
     /// The read reached the end of the log as it was then: every change at `level.time`, and
     /// before it, is delivered, and no change will ever be added there.
     pub quiet: bool,
-    /// From which change to which other something is owed: an earlier change has given way to a later
-    /// one, which brings what both made of a resource. In order.
-    pub owing: Vec<(LogPosition, LogPosition)>,
 }
 
 /// One change of one resource, as committed.
@@ -41,10 +38,10 @@ pub struct Change {
 }
 
 impl ChangeBatch {
-    /// Of a reader that has each resource as of its own change: nothing is owed.
+    /// What a read gave.
     #[must_use]
     pub fn new(changes: Vec<Change>, level: LogPosition, quiet: bool) -> Self {
-        Self { changes, level, quiet, owing: Vec::new() }
+        Self { changes, level, quiet }
     }
 }
 
@@ -53,6 +50,17 @@ impl Change {
     #[must_use]
     pub fn new(position: LogPosition, committed: Timestamp, kind: ChangeKind) -> Self {
         Self { position, committed, kind, repeats: None, as_of: None }
+    }
+
+    /// Where who takes it, and all that follows, has the resource as it is there: at the change
+    /// itself, but for one that was looked up late, or that waits for another.
+    #[must_use]
+    pub fn holds_at(&self) -> LogPosition {
+        match (&self.kind, self.as_of) {
+            (ChangeKind::Deferred { until, .. }, _) => *until,
+            (_, Some(time)) => LogPosition::past(time),
+            (_, None) => self.position,
+        }
     }
 
     /// Whether it says anything to who has taken all changes on its way after `origin`. One that
@@ -92,6 +100,14 @@ pub enum ChangeKind {
         /// The resource before the change.
         before: Before,
     },
+    /// Changed to what nobody can look up any more: a later change of the resource brings what both
+    /// made of it.
+    Deferred {
+        /// The resource's type.
+        ty: ResourceType,
+        /// All up to here is needed to have that.
+        until: LogPosition,
+    },
     /// Everything of a type has gone at once (its collection was dropped or renamed), or has
     /// come at once. Streams of the type start over.
     Replaced {
@@ -126,7 +142,7 @@ impl ChangeKind {
     pub fn before(&self) -> &Before {
         match self {
             Self::Upsert { before, .. } | Self::Delete { before, .. } => before,
-            Self::Replaced { .. } => &Before::Unknown,
+            Self::Deferred { .. } | Self::Replaced { .. } => &Before::Unknown,
         }
     }
 }

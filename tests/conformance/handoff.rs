@@ -190,6 +190,7 @@ fn is_patient(kind: &ChangeKind) -> bool {
     match kind {
         ChangeKind::Upsert { ty: of, .. }
         | ChangeKind::Delete { ty: of, .. }
+        | ChangeKind::Deferred { ty: of, .. }
         | ChangeKind::Replaced { ty: of } => *of == ty("Patient"),
     }
 }

@@ -216,6 +216,9 @@ pub fn outline(changes: &[Change]) -> Vec<String> {
             format!("{:?} {ty}/{id} {}", change.position, text(json))
         }
         ChangeKind::Delete { ty, id, .. } => format!("{:?} {ty}/{id} deleted", change.position),
+        ChangeKind::Deferred { ty, until } => {
+            format!("{:?} {ty} deferred to {until:?}", change.position)
+        }
         ChangeKind::Replaced { ty } => format!("{:?} {ty} replaced", change.position),
     };
     changes.iter().map(line).collect()
@@ -263,6 +266,7 @@ impl Replica {
                 assert!(old.is_some(), "{ty}/{id} is deleted and was never here");
                 assert_follows(before, old);
             }
+            ChangeKind::Deferred { .. } => {}
             ChangeKind::Replaced { ty } => panic!("nobody replaced {ty}"),
         }
     }

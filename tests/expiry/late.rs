@@ -1,5 +1,5 @@
 //! Changes that are looked up late: each brings the resource as it is by then, and the later ones
-//! repeat it. MongoDB's reader does so behind the snapshot window; here an embedded store's log is
+//! repeat it; or it is deferred to the one that brings it. MongoDB's reader does so behind the snapshot window; here an embedded store's log is
 //! read so, and when is for the test to say.
 
 use std::{
@@ -36,6 +36,8 @@ struct Gate {
     /// Changes up to this number may be read.
     open_to: AtomicU64,
     snapshots: AtomicUsize,
+    /// What is no more as it was is deferred.
+    defers: bool,
 }
 
 impl Gate {
@@ -60,6 +62,10 @@ impl Reader {
             return;
         }
         let Ok(Lookup::Found { json: found, .. }) = self.store.read(*ty, id).await else { return };
+        if self.gate.defers && *json != found {
+            change.kind = ChangeKind::Deferred { ty: *ty, until: LogPosition::past(now) };
+            return;
+        }
         *json = found;
         change.as_of = (now > change.position.time).then_some(now);
     }
@@ -109,9 +115,10 @@ impl Alter for Late {
     }
 }
 
-fn late() -> (support::Bench, Arc<Gate>) {
+fn late(defers: bool) -> (support::Bench, Arc<Gate>) {
     let mut bench = support::embedded();
-    let gate = Arc::new(Gate { open_to: AtomicU64::new(u64::MAX), snapshots: AtomicUsize::new(0) });
+    let (open_to, snapshots) = (AtomicU64::new(u64::MAX), AtomicUsize::new(0));
+    let gate = Arc::new(Gate { open_to, snapshots, defers });
     bench.store = altered(&bench.store, Late(gate.clone()));
     (bench, gate)
 }
@@ -148,13 +155,25 @@ fn patients(events: &[Event]) -> Vec<(String, String)> {
 /// neither twice nor not at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_of_late_look_ups_is_followed_by_no_repeat_and_by_no_gap() {
-    let (bench, gate) = late();
+    replayed(QUERY, false).await;
+}
+
+/// Nothing follows a history with an end: what was deferred comes before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_does_not_end_before_what_was_deferred() {
+    let query = format!("{QUERY}&_until=2999-01-01T00:00:00Z");
+    replayed(&query, true).await;
+    replayed(QUERY, true).await;
+}
+
+async fn replayed(query: &str, defers: bool) {
+    let (bench, gate) = late(defers);
     let store = bench.store.as_ref();
     for id in ["a", "b"] {
         write(store, "Patient", id, "1").await;
     }
     let app = App::start(bench.store.clone()).await;
-    let mut stream = EventStream::open(&app.url(QUERY), None).await;
+    let mut stream = EventStream::open(&app.url(query), None).await;
     let of_a = stream.event().await.expect("a resource");
     assert!(of_a.data.contains("\"a\""), "{of_a:?}");
     drop(stream);
@@ -163,7 +182,7 @@ async fn a_replay_of_late_look_ups_is_followed_by_no_repeat_and_by_no_gap() {
         write(store, "Patient", id, "2").await;
     }
     let snapshots = gate.snapshots.load(SeqCst);
-    let mut stream = EventStream::open(&app.url(QUERY), Some(&of_a.id)).await;
+    let mut stream = EventStream::open(&app.url(query), Some(&of_a.id)).await;
     wait_for("a snapshot", async || gate.snapshots.load(SeqCst) > snapshots).await;
     for id in ["a", "b"] {
         write(store, "Patient", id, "3").await;
@@ -187,7 +206,7 @@ async fn phase(app: &App) -> String {
 /// level again: what it has heard by then it does not hear again.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_leaves_the_crowd_and_comes_back_hears_no_late_look_up_twice() {
-    let (bench, gate) = late();
+    let (bench, gate) = late(false);
     let store = bench.store.as_ref();
     write(store, "Patient", "a", "1").await;
     // The ring holds all that is written.

@@ -8,11 +8,7 @@ use fhirtail::{
     store::{ChangeBatch, Changes, StoreError},
 };
 
-use crate::{
-    lookups::{Completed, LookUps},
-    schedule::Call,
-    store::SimStore,
-};
+use crate::{lookups::LookUps, schedule::Call, store::SimStore};
 
 /// How long an idle reader waits before it says that there is nothing.
 const IDLE: Duration = Duration::from_millis(250);
@@ -58,7 +54,7 @@ impl Changes for Reader {
         }
         let part = &left[..end];
         let late = [self.store.roll(3) == 2, self.store.roll(4) == 3];
-        let Completed { changes, owing } = self.look_ups.complete(part, &world, late);
+        let changes = self.look_ups.complete(part, &world, late);
         let at_end = end == left.len();
         if let Some(last) = part.last() {
             self.level = last.change.position;
@@ -70,7 +66,7 @@ impl Changes for Reader {
             self.level = self.level.max(world.head());
         }
         self.idle = quiet;
-        Ok(ChangeBatch { changes, level: self.level, quiet, owing })
+        Ok(ChangeBatch::new(changes, self.level, quiet))
     }
 
     async fn close(self: Box<Self>) {}

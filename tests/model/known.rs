@@ -38,8 +38,8 @@ impl Known {
 }
 
 /// Whether a copy may hold this of a resource: what came later, looked up too late; or what was
-/// before an update whose document nobody finds any more, until the later change comes for which it
-/// gave way. Who is told that it has all (`whole`) may wait for a deletion alone.
+/// before an update whose document nobody finds any more, until the later change comes to which it
+/// was deferred. Who is told that it has all (`whole`) waits for none.
 pub fn may_hold(
     copied: Option<&str>,
     key: &Key,
@@ -54,8 +54,7 @@ pub fn may_hold(
     let is_it = |version: &Version| copied.is_some_and(|text| version.json == text.as_bytes());
     let later = since.iter().flatten().any(is_it);
     let gave_way = since[0].as_ref().is_some_and(|version| version.open);
-    let comes = since[1..].iter().any(|version| !whole || version.is_none());
-    later || (gave_way && comes)
+    later || (gave_way && !whole && since.len() > 1)
 }
 
 /// Whether a look-up for a change may find that, in time or too late.

@@ -1,10 +1,10 @@
 //! Updates that come without their document, as a reader of such a log completes them: the last of
-//! a resource in what is read at once gets what a look-up finds, those before it give way.
+//! a resource in what is read at once gets what a look-up finds, those before it are deferred to it.
 //!
 //! A look-up finds what was there when the last change of that read was made, or, where that is too
 //! long ago, what was there later.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use fhirtail::{
     position::LogPosition,
@@ -16,17 +16,8 @@ use crate::world::{Key, Logged, World};
 /// A reader's memory.
 #[derive(Default)]
 pub struct LookUps {
-    /// Whose updates have given way to what is still to come.
-    owed: HashSet<Key>,
     /// As of when it last looked.
     looked: u64,
-}
-
-/// What is brought of a part of the log.
-#[derive(Default)]
-pub struct Completed {
-    pub changes: Vec<Change>,
-    pub owing: Vec<(LogPosition, LogPosition)>,
 }
 
 impl LookUps {
@@ -36,9 +27,9 @@ impl LookUps {
         part: &[Logged],
         world: &World,
         [late, later]: [bool; 2],
-    ) -> Completed {
+    ) -> Vec<Change> {
         let Some(end) = part.last().map(|logged| logged.change.position) else {
-            return Completed::default();
+            return Vec::new();
         };
         let seen = match late {
             false => end.time,
@@ -49,34 +40,35 @@ impl LookUps {
         let state = world.state_at(LogPosition::past(seen));
         let last: HashMap<&Key, LogPosition> =
             part.iter().filter_map(|l| Some((l.key()?, l.change.position))).collect();
-        let (mut done, mut since) = (Completed::default(), None);
-        for logged in part {
+        // Where what is found of a resource is told.
+        let told = |key: &Key| {
+            let is_last = |l: &&Logged| l.key() == Some(key) && l.change.position == last[key];
+            let is_told = |l: &Logged| !l.is_open() || state.contains_key(key);
+            part.iter().find(is_last).filter(|l| is_told(l)).map(|l| l.change.position)
+        };
+        let complete = |logged: &Logged| {
             let mut change = logged.change.clone();
-            if let (Some(key), true) = (logged.key(), logged.is_open()) {
-                let found = state.get(key).filter(|_| last[key] == change.position);
-                let Some(found) = found else {
-                    self.owed.insert(key.clone());
-                    continue;
-                };
-                if let ChangeKind::Upsert { json, updated_ms, .. } = &mut change.kind {
+            let Some(key) = logged.key().filter(|_| logged.is_open()) else { return change };
+            let found = state.get(key).filter(|_| last[key] == change.position);
+            if let ChangeKind::Upsert { ty, json, updated_ms, .. } = &mut change.kind {
+                if let Some(found) = found {
                     (*json, *updated_ms) = (found.json.clone(), found.updated_ms);
+                    change.as_of = (seen > end.time).then_some(seen);
+                } else {
+                    let until = next(part, logged).or_else(|| told(key));
+                    let until = until.unwrap_or(LogPosition::past(seen));
+                    change.kind = ChangeKind::Deferred { ty: *ty, until };
                 }
-                change.as_of = (seen > end.time).then_some(seen);
             }
-            match (&change.kind, logged.key()) {
-                (ChangeKind::Replaced { ty }, _) => self.owed.retain(|(of, _)| of != ty),
-                (_, Some(key)) => drop(self.owed.remove(key)),
-                (_, None) => {}
-            }
-            if !self.owed.is_empty() {
-                since.get_or_insert(change.position);
-            } else if let Some(since) = since.take() {
-                done.owing.push((since, change.position));
-            }
-            done.changes.push(change);
-        }
-        let last = done.changes.last().map(|change| change.position);
-        done.owing.extend(since.zip(last));
-        done
+            change
+        };
+        part.iter().map(complete).collect()
     }
+}
+
+/// The next change of the same resource that needs no look-up.
+fn next(part: &[Logged], logged: &Logged) -> Option<LogPosition> {
+    let behind = part.iter().filter(|l| l.change.position > logged.change.position);
+    let mut theirs = behind.filter(|l| l.key() == logged.key() && !l.is_open());
+    theirs.next().map(|l| l.change.position)
 }

@@ -186,7 +186,7 @@ impl Replica {
         let cause = |change: &ChangeKind| match change {
             ChangeKind::Replaced { ty } => self.plan.type_set.contains(*ty),
             ChangeKind::Upsert { ty, .. } => grouped && ty.name() == "Group",
-            ChangeKind::Delete { .. } => false,
+            ChangeKind::Delete { .. } | ChangeKind::Deferred { .. } => false,
         };
         // Right behind a log at rest, (T, n) and (T + 1, 0) are one place: either may be asked for.
         let asked = after.time.saturating_sub(u64::from(after.consumed == 0));
@@ -278,7 +278,7 @@ impl Replica {
             ChangeKind::Upsert { ty, id, .. } | ChangeKind::Delete { ty, id, .. } => {
                 event.event == "deleted" && event.data.contains(&format!("\"{ty}/{id}\""))
             }
-            ChangeKind::Replaced { .. } => false,
+            ChangeKind::Deferred { .. } | ChangeKind::Replaced { .. } => false,
         };
         if is_it {
             Ok(())

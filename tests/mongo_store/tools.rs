@@ -100,7 +100,7 @@ impl Bench {
     }
 }
 
-/// Reads until the reader is level with `head`.
+/// Reads until the reader is level with `head`; what was deferred is in what follows.
 pub(crate) async fn read_to(
     reader: &mut dyn Changes,
     head: LogPosition,
@@ -109,6 +109,13 @@ pub(crate) async fn read_to(
     loop {
         let mut batch = reader.next().await.expect("changes");
         ahead.mark(&mut batch.changes);
+        batch.changes.retain(|change| match change.kind {
+            ChangeKind::Deferred { until, .. } => {
+                assert!(until > change.position, "{change:?}");
+                false
+            }
+            _ => true,
+        });
         all.extend(batch.changes);
         if batch.level.time > head.time || (batch.quiet && batch.level.time >= head.time) {
             return (all, batch.level);
@@ -155,6 +162,7 @@ pub(crate) fn words(change: &Change) -> String {
     match &change.kind {
         ChangeKind::Upsert { json, before, .. } => format!("{before:?} -> {}", text(json)),
         ChangeKind::Delete { ty, id, before, .. } => format!("{before:?} -> no {ty}/{id}"),
+        ChangeKind::Deferred { ty, .. } => format!("deferred {ty}"),
         ChangeKind::Replaced { ty } => format!("replaced {ty}"),
     }
 }
@@ -170,6 +178,7 @@ pub(crate) fn apply(replica: &mut Replica, change: &Change) {
         ChangeKind::Delete { ty, id, .. } => {
             replica.remove(&(*ty, id.to_string()));
         }
+        ChangeKind::Deferred { .. } => {}
         ChangeKind::Replaced { ty } => replica.retain(|(of, _), _| of != ty),
     }
 }

@@ -181,7 +181,7 @@ impl Tail {
         let empty = self.waiting.is_empty() && self.read_on().await?;
         let shared = self.shared.clone();
         let mut steps = self.next_part();
-        let owing = shared.found(self.complete(&mut steps)).await?;
+        shared.found(self.complete(&mut steps)).await?;
         if std::mem::take(&mut self.listing_changed) {
             shared.answered(shared.refresh_catalog()).await?;
         }
@@ -192,7 +192,7 @@ impl Tail {
             self.look().await?;
         }
         let quiet = empty && looked && !self.shared.sharded;
-        Ok(ChangeBatch { changes, level: self.level, quiet, owing })
+        Ok(ChangeBatch::new(changes, self.level, quiet))
     }
 
     /// Takes what the next reply tells. Returns whether that is nothing.
@@ -289,27 +289,28 @@ impl Tail {
 
     /// Gives events that came without their document what was before its next event, where that is
     /// known, or what was there after the last event of the part. That only the last event of a
-    /// document gets; those before it give way. Returns the places behind which that is owed.
-    async fn complete(&mut self, steps: &mut Vec<Step>) -> Result<Owing, StoreError> {
-        if steps.iter().any(|step| step.open) {
-            self.look_up(steps).await?;
-        }
-        let (mut owing, mut since) = (Vec::new(), None);
-        steps.retain_mut(|step| {
-            let stays = self.owed.stays(step);
-            if stays && !self.owed.is_empty() {
-                since.get_or_insert(step.change.position);
-            } else if let Some(since) = since.take_if(|_| stays) {
-                owing.push((since, step.change.position));
+    /// document gets; those before it are deferred to it.
+    async fn complete(&mut self, steps: &mut [Step]) -> Result<(), StoreError> {
+        let seen = match steps.iter().any(|step| step.open) {
+            true => self.look_up(steps).await?,
+            false => 0,
+        };
+        steps.iter_mut().for_each(|step| self.owed.meet(step));
+        let mut told = HashMap::new();
+        for step in steps.iter_mut().rev() {
+            let Some(place) = step.place() else { continue };
+            if step.open {
+                // What is not there was deleted by then.
+                step.defer(told.get(&place).copied().unwrap_or(LogPosition::past(seen)));
+            } else {
+                told.insert(place, step.change.position);
             }
-            stays
-        });
-        // What this batch does not bring was not found: a deletion follows.
-        owing.extend(since.zip(steps.last().map(|step| step.change.position)));
-        Ok(owing)
+        }
+        Ok(())
     }
 
-    async fn look_up(&mut self, steps: &mut [Step]) -> Result<(), StoreError> {
+    /// Returns as of which time it looked.
+    async fn look_up(&mut self, steps: &mut [Step]) -> Result<u64, StoreError> {
         let last: HashMap<Place, usize> =
             steps.iter().enumerate().filter_map(|(at, step)| Some((step.place()?, at))).collect();
         let wanted = last.iter().filter(|(_, at)| steps[**at].open);
@@ -329,7 +330,7 @@ impl Tail {
                 step.change.as_of = (seen.time > wanted_at).then_some(seen.time);
             }
         }
-        Ok(())
+        Ok(seen.time)
     }
 
     fn advance(&mut self, reply: &RawBatch) {
@@ -349,9 +350,6 @@ impl Tail {
         }
     }
 }
-
-/// See [`ChangeBatch::owing`].
-type Owing = Vec<(LogPosition, LogPosition)>;
 
 fn unknown_event() -> StoreError {
     StoreError::Failed("MongoDB's change stream sent what is no event".into())

@@ -51,7 +51,7 @@ impl Step {
             ChangeKind::Upsert { ty, doc, .. } | ChangeKind::Delete { ty, doc, .. } => {
                 Some((*ty, doc.clone()))
             }
-            ChangeKind::Replaced { .. } => None,
+            ChangeKind::Deferred { .. } | ChangeKind::Replaced { .. } => None,
         }
     }
 
@@ -61,6 +61,14 @@ impl Step {
             &mut self.change.kind
         {
             *before = was;
+        }
+    }
+
+    /// Its document was not found: what came of it is known up to `until`.
+    pub(super) fn defer(&mut self, until: LogPosition) {
+        if let (true, ChangeKind::Upsert { ty, .. }) = (self.open, &self.change.kind) {
+            self.change.kind = ChangeKind::Deferred { ty: *ty, until };
+            self.open = false;
         }
     }
 

@@ -10,9 +10,9 @@ use crate::store::{Before, ChangeKind};
 pub(super) struct Owed(HashMap<Place, Before>);
 
 impl Owed {
-    /// Whether an event has its document, or needs none. If not, the next of its document stands
-    /// for it too: what was before that is then what was before this.
-    pub(super) fn stays(&mut self, step: &mut Step) -> bool {
+    /// Takes note of an event without its document: the next of that document stands for it too. What
+    /// was before that is then what was before this.
+    pub(super) fn meet(&mut self, step: &mut Step) {
         if let (true, Some(place)) = (step.open, step.place()) {
             self.0.entry(place).or_insert_with(|| step.change.kind.before().clone());
         } else if let ChangeKind::Replaced { ty } = step.change.kind {
@@ -23,11 +23,6 @@ impl Owed {
         {
             step.stand_after(before);
         }
-        !step.open
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 
@@ -59,15 +54,15 @@ mod tests {
     fn what_was_before_a_drop_is_not_before_what_comes_after() {
         let mut owed = Owed::default();
         for name in ["Patient", "Basic"] {
-            assert!(!owed.stays(&mut upsert(name, true, Before::Unknown)));
+            owed.meet(&mut upsert(name, true, Before::Unknown));
         }
         let ty = ResourceType::parse("Patient").unwrap();
-        assert!(owed.stays(&mut step(false, ChangeKind::Replaced { ty })));
+        owed.meet(&mut step(false, ChangeKind::Replaced { ty }));
         let mut anew = upsert("Patient", false, Before::Absent);
-        assert!(owed.stays(&mut anew));
+        owed.meet(&mut anew);
         assert!(matches!(anew.change.kind.before(), Before::Absent), "{anew:?}");
         let mut next = upsert("Basic", false, Before::Absent);
-        assert!(owed.stays(&mut next));
+        owed.meet(&mut next);
         assert!(matches!(next.change.kind.before(), Before::Unknown), "{next:?}");
         assert!(owed.0.is_empty());
     }

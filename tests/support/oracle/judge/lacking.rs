@@ -8,8 +8,7 @@ use super::{
 };
 
 impl Judge<'_> {
-    /// The client has all, it is told: also what was left out for something newer. That is still to
-    /// come only where nothing is found any more, and a deletion follows.
+    /// The client has all, it is told: also what was left out for something newer.
     pub(super) fn must_be_paid(&mut self, since: LogPosition) {
         for (url, index) in std::mem::take(&mut self.owed) {
             if self.copy.get(&url).is_some_and(|had| *had >= index) {
@@ -19,13 +18,7 @@ impl Judge<'_> {
                 self.owed.insert(url, index);
                 continue;
             }
-            let mut later = self.journal.of(&url).iter().filter(|later| **later > index);
-            let exact = later
-                .find_map(|later| Some(self.journal.get(*later)).filter(|commit| commit.exact));
-            match exact.is_some_and(|commit| commit.what.value().is_none()) {
-                true => drop(self.owed.insert(url, index)),
-                false => self.misses(index),
-            }
+            self.misses(index);
         }
     }
 
