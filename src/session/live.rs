@@ -37,10 +37,8 @@ impl Session {
                         return Ok(());
                     }
                 }
-                // Where something is owed a client is told nothing: it would not hold.
-                Ok(Followed::Level { .. }) if !follow.is_whole() => break,
                 Ok(Followed::Level { quiet }) => {
-                    self.level(follow.position(), quiet, &mut goal);
+                    self.level(&follow, quiet, &mut goal);
                     // Also with nothing to write: a level stream may be given away.
                     break;
                 }
@@ -69,12 +67,13 @@ impl Session {
         Ok(Goal { head, at })
     }
 
-    fn level(&mut self, position: LogPosition, quiet: bool, goal: &mut Option<Goal>) {
+    fn level(&mut self, follow: &Follow, quiet: bool, goal: &mut Option<Goal>) {
+        let position = follow.position();
         // Past the goal in a lane it is still behind, and will not be told so again: it is live
-        // only once it is in the ring.
-        let in_ring = self.hub.covers(position);
+        // only once it is in the ring. Where a change was deferred the copy is not whole.
+        let is_whole = self.hub.covers(position) && follow.is_whole();
         match goal {
-            Some(reached) if in_ring && reached.is_reached(position, quiet) => {
+            Some(reached) if is_whole && reached.is_reached(position, quiet) => {
                 let data = frame::transaction_time(reached.at);
                 self.write_control(Control::CaughtUp, &data, position);
                 self.caught_up = true;

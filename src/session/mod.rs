@@ -121,6 +121,8 @@ struct Resume {
     origin: LogPosition,
     cursor: Cursor,
     members: Option<u32>,
+    /// See [`Replay`].
+    holds_at: LogPosition,
 }
 
 /// A history between two snapshots.
@@ -196,7 +198,7 @@ impl Session {
         self.stage = match scan {
             Some(scan) => {
                 let cursor = Cursor { type_index: scan.type_index, key: scan.key };
-                Stage::Resume(Resume { log, origin: log, cursor, members })
+                Stage::Resume(Resume { log, origin: log, cursor, members, holds_at: log })
             }
             None if !self.plan.follow => Stage::End,
             None if self.has_group() => Stage::Rejoin { log, members },
@@ -277,18 +279,18 @@ impl Session {
     /// How what holds a snapshot goes on without it.
     fn later(&self) -> Option<Stage> {
         let members = self.members.as_ref().and_then(Members::hash);
-        let (log, origin, cursor) = match &self.stage {
+        let (log, origin, cursor, holds_at) = match &self.stage {
             Stage::Scan(history) => {
                 let log = history.snapshot().position();
-                (log, log, history.cursor())
+                (log, log, history.cursor(), log)
             }
-            Stage::Replay(Replay { follow, cursor, .. }) => {
-                (follow.position(), follow.origin(), Some(cursor))
+            Stage::Replay(Replay { follow, cursor, holds_at, .. }) => {
+                (follow.position(), follow.origin(), Some(cursor), *holds_at)
             }
             _ => return None,
         };
         Some(match cursor.cloned() {
-            Some(cursor) => Stage::Resume(Resume { log, origin, cursor, members }),
+            Some(cursor) => Stage::Resume(Resume { log, origin, cursor, members, holds_at }),
             None => Stage::Begin,
         })
     }

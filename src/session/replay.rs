@@ -9,6 +9,7 @@
 use super::{CHUNK_BYTES, Ended, Replay, Session, Stage};
 use crate::{
     filter::Verdict,
+    history::Cursor,
     live::Followed,
     position::LogPosition,
     store::{Change, ChangeKind, StoreError},
@@ -22,7 +23,7 @@ impl Session {
                 Ok(Some(Followed::Change(entry))) => {
                     let live = self.filter().verdict(&entry);
                     let verdict = replay.cursor.replay(&self.plan, &entry.change, live);
-                    if verdict != Verdict::Skip || self.lacks(&entry.change) {
+                    if verdict != Verdict::Skip || self.lacks(&entry.change, &replay.cursor) {
                         replay.holds_at = replay.holds_at.max(entry.change.holds_at());
                     }
                     let scan = self.scan_position(replay.cursor.clone());
@@ -62,9 +63,14 @@ impl Session {
         Ok(())
     }
 
-    /// Whether what a change made is still to come.
-    fn lacks(&self, change: &Change) -> bool {
-        matches!(change.kind, ChangeKind::Deferred { ty, .. } if self.plan.type_set.contains(ty))
+    /// Whether a history with an end may lack what a change made that it skips, unless it goes on to
+    /// where that is told.
+    fn lacks(&self, change: &Change, cursor: &Cursor) -> bool {
+        let (ChangeKind::Deferred { ty, .. } | ChangeKind::Upsert { ty, .. }) = change.kind else {
+            return false;
+        };
+        let index = self.plan.index_of(ty);
+        !self.plan.follow && index.is_some_and(|index| index <= cursor.type_index)
     }
 }
 

@@ -41,12 +41,12 @@ impl Session {
             return self.wait_for_the_log().await;
         }
         self.ahead = 0;
-        let Resume { log, origin, cursor, members } = resume;
+        let Resume { log, origin, cursor, members, holds_at } = resume;
         if self.members_differ(members) {
             return self.reset(OTHER_MEMBERS);
         }
         let follow = self.hub.follow_since(origin, log);
-        self.stage = Stage::Replay(Replay { follow, snapshot, cursor, holds_at: log });
+        self.stage = Stage::Replay(Replay { follow, snapshot, cursor, holds_at });
         Ok(())
     }
 

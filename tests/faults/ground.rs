@@ -1,6 +1,9 @@
 //! What servers stand on: a replica set behind proxies, or an embedded store's directory.
 
-use std::sync::Mutex;
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use mongodb::{
     Client, Database, IndexModel,
@@ -12,7 +15,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use crate::{
-    lab::{LAST, until},
+    lab::LAST,
     support::{
         mongod::{Node, ReplicaSet, fresh_database, shared},
         oracle::{file, journal::Journal, log},
@@ -174,7 +177,7 @@ impl Set {
 
     /// For so long whatever the servers ask the primary by these commands fails in this way. They
     /// begin to fail one after another, each once those before it were seen to.
-    pub(crate) async fn fail(&self, commands: &[&str], how: Document, time: std::time::Duration) {
+    pub(crate) async fn fail(&self, commands: &[&str], how: Document, time: Duration) {
         let primary = self.primary().await;
         for count in 1..=commands.len() {
             self.fails(primary, &commands[..count], how.clone()).await;
@@ -186,23 +189,24 @@ impl Set {
     /// Has these commands fail on a node, and waits until the last of them has.
     async fn fails(&self, node: usize, commands: &[&str], how: Document) {
         let log = || self.set.nodes[node].log();
-        let before = log().len();
+        let before = log().lines().count();
         let mut data = doc! {"failCommands": commands, "appName": "fhirtail"};
         data.extend(how);
         let fail = doc! {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data};
         self.tell(node, fail).await;
         let last = commands.last().map(|name| format!(r#""command":"{name}""#)).unwrap_or_default();
         let is_it = |line: &str| line.contains("Activating 'failCommand'") && line.contains(&last);
-        let failed = || {
+        let start = Instant::now();
+        while !log().lines().skip(before).any(is_it) {
+            assert!(start.elapsed() < Duration::from_secs(30), "{commands:?} do not fail");
             if commands == ["aggregate"] {
                 // Whoever reads the log has to open it anew, if this meets him while he waits for it.
                 for proxy in &self.proxies {
                     proxy.cut();
                 }
             }
-            log()[before..].lines().any(is_it)
-        };
-        until(&format!("the last of {commands:?} fails"), 30, failed).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 }
 

@@ -42,6 +42,12 @@ impl Updated {
         said("Patient", live(Self::at(at)), Self::value(version).to_string())
     }
 
+    /// It comes again with the id of a place, and is told at another one that it has all.
+    fn caught_up(from: u64, at: u64) -> [Seen; 2] {
+        let from = Some(live(Self::at(from)));
+        [Seen::Connected { from, written: 0 }, control("caught-up", Self::at(at))]
+    }
+
     fn checkpoint(at: u64) -> Seen {
         Seen::Said(Item::Checkpoint(live(Self::at(at))))
     }
@@ -86,21 +92,15 @@ fn a_document_that_was_looked_up_stands_for_those_before_it() {
     assert_eq!(of(vec![update(1, 1), update(2, 4), update(3, 3)]).count(Kind::OutOfOrder), 1);
 }
 
-/// What is left out for a later version is missing once the client is told that it has all up to
-/// there: the version that comes after that does not make it good. It need not be there to the end.
+/// What is left out for a later version is missing once the client is told that it has all: the
+/// version that comes after that does not make it good. It need not be there to the end.
 #[test]
 fn an_update_that_is_left_out_for_nothing_is_missing() {
-    let (update, checkpoint) = (Updated::update, Updated::checkpoint);
+    let update = Updated::update;
     let updated = Updated::then(Some(What::Is(Updated::value(5))));
-    let caught_up = || {
-        let seen = vec![Seen::Connected { from: Some(live(Updated::at(1))), written: 0 }];
-        seen.into_iter().chain([control("caught-up", Updated::at(3))])
-    };
-    for mut late in [
-        vec![update(1, 1), checkpoint(3)],
-        vec![update(1, 1), update(2, 2), checkpoint(4)],
-        [update(1, 1)].into_iter().chain(caught_up()).collect(),
-    ] {
+    for had in 1..=2 {
+        let told = (1..=had).map(|n| update(n, n));
+        let mut late: Vec<_> = told.chain(Updated::caught_up(had, had + 2)).collect();
         let verdict = updated.verdict(late.clone(), None);
         assert_eq!(verdict.count(Kind::Missing), 1, "{late:?}: {verdict:?}");
         late.push(update(5, 5));
@@ -109,14 +109,15 @@ fn an_update_that_is_left_out_for_nothing_is_missing() {
     }
 }
 
-/// Nothing may have been found of what was deleted; the client is told nothing until it hears of that.
+/// Nothing may have been found of what was deleted: the client has not all until it hears of that.
 #[test]
 fn an_update_of_what_is_gone_is_left_out_until_the_deletion() {
     let update = Updated::update;
     let updated = Updated::then(Some(What::Gone));
-    let verdict = updated.of(vec![update(1, 1), Updated::deleted(5)]);
-    assert!(verdict.faults.is_empty(), "{:?}", verdict.faults);
     let verdict = updated.of(vec![update(1, 1), Updated::checkpoint(3), Updated::deleted(5)]);
+    assert!(verdict.faults.is_empty(), "{:?}", verdict.faults);
+    let early = [update(1, 1)].into_iter().chain(Updated::caught_up(1, 3));
+    let verdict = updated.of(early.chain([Updated::deleted(5)]).collect());
     assert_eq!(verdict.count(Kind::Missing), 1, "{verdict:?}");
     let verdict = updated.of(vec![update(1, 1)]);
     assert!(verdict.count(Kind::Missing) > 0, "{verdict:?}");

@@ -21,12 +21,12 @@ use tracing::debug;
 use super::{
     Shared,
     change_stream::open_cursor,
+    deferred::{self, Deferred},
     errors,
     event::{Event, token_time},
     log,
     lookup::{self, Place},
     mapping::{self, Step},
-    owed::Owed,
     silence::Patience,
     walk::{Element, Elements},
 };
@@ -114,7 +114,7 @@ struct Tail {
     tokens_hold: bool,
     /// As of which time of the log documents were looked up last.
     looked_up: u64,
-    owed: Owed,
+    deferred: Deferred,
     /// Collections came or went.
     listing_changed: bool,
 }
@@ -145,7 +145,7 @@ impl Tail {
             looked: ends.committed,
             tokens_hold: true,
             looked_up: 0,
-            owed: Owed::default(),
+            deferred: Deferred::default(),
             listing_changed: false,
         })
     }
@@ -287,30 +287,22 @@ impl Tail {
         steps.extend(mapped.steps);
     }
 
-    /// Gives events that came without their document what was before its next event, where that is
-    /// known, or what was there after the last event of the part. That only the last event of a
-    /// document gets; those before it are deferred to it.
+    /// Gives events that came without their document what was there after the last event of the part.
+    /// That only the last event of a document gets; those before it are deferred to it.
     async fn complete(&mut self, steps: &mut [Step]) -> Result<(), StoreError> {
-        let seen = match steps.iter().any(|step| step.open) {
-            true => self.look_up(steps).await?,
-            false => 0,
+        let gone = match steps.iter().any(|step| step.open) {
+            true => Some(self.look_up(steps).await?),
+            false => None,
         };
-        steps.iter_mut().for_each(|step| self.owed.meet(step));
-        let mut told = HashMap::new();
-        for step in steps.iter_mut().rev() {
-            let Some(place) = step.place() else { continue };
-            if step.open {
-                // What is not there was deleted by then.
-                step.defer(told.get(&place).copied().unwrap_or(LogPosition::past(seen)));
-            } else {
-                told.insert(place, step.change.position);
-            }
+        steps.iter_mut().for_each(|step| self.deferred.meet(step));
+        if let Some(gone) = gone {
+            deferred::defer(steps, gone);
         }
         Ok(())
     }
 
-    /// Returns as of which time it looked.
-    async fn look_up(&mut self, steps: &mut [Step]) -> Result<u64, StoreError> {
+    /// Returns before which place the log tells of what was not found.
+    async fn look_up(&mut self, steps: &mut [Step]) -> Result<LogPosition, StoreError> {
         let last: HashMap<Place, usize> =
             steps.iter().enumerate().filter_map(|(at, step)| Some((step.place()?, at))).collect();
         let wanted = last.iter().filter(|(_, at)| steps[**at].open);
@@ -322,15 +314,20 @@ impl Tail {
         if let Some(each) = bytes.checked_div(seen.documents.len()) {
             self.at_once = (LOOKED_UP_BYTES / each.max(1)).clamp(1, MOST_LOOKED_UP);
         }
+        let mut all = true;
         for place in wanted {
-            // Nothing there: a delete follows.
             if let Some(found) = seen.documents.remove(&place) {
                 let step = &mut steps[last[&place]];
                 step.fill(found);
                 step.change.as_of = (seen.time > wanted_at).then_some(seen.time);
+            } else {
+                all = false;
             }
         }
-        Ok(seen.time)
+        // What is not there was deleted by then; or its collection was dropped by now: of that no read
+        // as of any instant finds anything.
+        let gone = if all { 0 } else { log::ends(&self.shared).await?.written };
+        Ok(LogPosition::past(seen.time.max(gone)))
     }
 
     fn advance(&mut self, reply: &RawBatch) {

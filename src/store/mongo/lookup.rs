@@ -46,7 +46,7 @@ pub(super) async fn look_up(
     for _ in 0..ATTEMPTS {
         let time = match times.next() {
             Some(time) => time,
-            None => log::commit_point(shared).await?.time,
+            None => log::commit_point(shared).await?.time.max(wanted),
         };
         let mut session = shared.session_at(time).await?;
         match read_all(shared, places, &mut session).await {

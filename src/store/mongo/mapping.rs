@@ -64,7 +64,7 @@ impl Step {
         }
     }
 
-    /// Its document was not found: what came of it is known up to `until`.
+    /// What became of its document, where it has none, is told by `until`.
     pub(super) fn defer(&mut self, until: LogPosition) {
         if let (true, ChangeKind::Upsert { ty, .. }) = (self.open, &self.change.kind) {
             self.change.kind = ChangeKind::Deferred { ty: *ty, until };

@@ -97,9 +97,6 @@ struct Judge<'j> {
     /// Updates without a document: a later version must come in their place, before the client is
     /// told that it has all up to there.
     owed: BTreeMap<String, usize>,
-    /// Where it connected: who was cut between the two knows no more than before, and nor does the
-    /// server that it comes to. `caught-up` holds all the same.
-    began: LogPosition,
     /// Up to where each of its snapshots was read.
     snapshots: Vec<(Cursor, LogPosition)>,
     caught_up: bool,
@@ -150,7 +147,6 @@ impl<'j> Judge<'j> {
             scanned: LogPosition::default(),
             missed: BTreeSet::new(),
             owed: BTreeMap::new(),
-            began: LogPosition::default(),
             snapshots: Vec::new(),
             caught_up: false,
             written: 0,
@@ -187,7 +183,6 @@ impl<'j> Judge<'j> {
             self.starts_over();
         }
         self.caught_up = false;
-        self.began = self.live.unwrap_or_default();
         self.written = written;
     }
 
@@ -314,7 +309,6 @@ impl<'j> Judge<'j> {
             Some(place) if place.scans => self.reads_on(id, place),
             Some(place) => {
                 self.moved_to(place);
-                self.must_be_paid(self.began);
             }
             None => self.fault(Kind::Untrue, format!("a checkpoint without a place: {id}")),
         }
@@ -326,7 +320,7 @@ impl<'j> Judge<'j> {
             self.fault(Kind::Untrue, "caught up twice");
         }
         self.moved_to(place);
-        self.must_be_paid(LogPosition::default());
+        self.must_be_paid();
         for index in std::mem::take(&mut self.dropped) {
             self.misses(index);
         }

@@ -9,13 +9,9 @@ use super::{
 
 impl Judge<'_> {
     /// The client has all, it is told: also what was left out for something newer.
-    pub(super) fn must_be_paid(&mut self, since: LogPosition) {
+    pub(super) fn must_be_paid(&mut self) {
         for (url, index) in std::mem::take(&mut self.owed) {
             if self.copy.get(&url).is_some_and(|had| *had >= index) {
-                continue;
-            }
-            if self.journal.get(index).at <= since {
-                self.owed.insert(url, index);
                 continue;
             }
             self.misses(index);
@@ -74,7 +70,7 @@ impl Judge<'_> {
             // What a snapshot has was not looked up; later it may have been, together with what came.
             let read = journal.last_before(commits, self.read_at(url));
             let is_held = |read: &usize| {
-                journal.get(*read).what.value().is_some_and(|value| self.asked.is_later(value))
+                journal.get(*read).what.value().is_some() && self.is_asked_for(*read)
             };
             let was_read = had >= read.filter(is_held);
             if is_there && !journal.get(now).exact && was_read {
