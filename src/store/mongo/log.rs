@@ -58,13 +58,15 @@ pub(super) async fn settled(
     Err(StoreError::SnapshotExpired)
 }
 
-/// The same of a reply to `hello`.
+/// The same of a reply to `hello`. A primary that has just been elected may not know yet of all that
+/// its predecessor had committed: it does once a majority has a write of its own term.
 pub(crate) fn committed(hello: &Document, sharded: bool) -> Option<u64> {
     if sharded {
-        timestamp(Some(hello), "operationTime")
-    } else {
-        timestamp(optime(hello, "majorityOpTime"), "ts")
+        return timestamp(Some(hello), "operationTime");
     }
+    let committed = optime(hello, "majorityOpTime")?;
+    let is_of_its_term = committed.get_i64("t").ok() == term(hello);
+    timestamp(Some(committed), "ts").filter(|_| is_of_its_term)
 }
 
 /// The two ends of the log.
@@ -106,7 +108,7 @@ fn timestamp(reply: Option<&Document>, name: &str) -> Option<u64> {
     reply?.get_timestamp(name).ok().map(time::from_bson)
 }
 
-/// A node that has just started does not know yet what is committed by majority.
+/// A node that has just started, or was just elected, does not know yet what is committed by majority.
 fn no_time() -> StoreError {
     StoreError::Unavailable("MongoDB names no cluster time yet".into())
 }
@@ -155,4 +157,23 @@ async fn oldest(shared: &Shared) -> Result<Option<u64>, Error> {
     let oplog = shared.client.database("local").collection::<Document>("oplog.rs");
     let first = oplog.find_one(doc! {}).sort(doc! {"$natural": 1}).projection(doc! {"ts": 1});
     Ok(timestamp(first.await?.as_ref(), "ts"))
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn what_a_new_primary_has_of_former_terms_is_not_all_that_was_committed() {
+        let optime = |time, term: i64| doc! {"ts": Timestamp { time, increment: 1 }, "t": term};
+        let of = |last: Document, majority: Document| {
+            let reply = doc! {"lastWrite": {"opTime": last, "majorityOpTime": majority}};
+            committed(&reply, false).map(time::seconds)
+        };
+        assert_eq!(of(optime(9, 2), optime(7, 2)), Some(7));
+        assert_eq!(of(optime(9, 2), optime(7, 1)), None);
+        assert_eq!(committed(&doc! {"lastWrite": {}}, false), None);
+    }
 }

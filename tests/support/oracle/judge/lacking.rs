@@ -69,8 +69,13 @@ impl Judge<'_> {
             }
             // What a snapshot has was not looked up; later it may have been, together with what came.
             let read = journal.last_before(commits, self.read_at(url));
+            // What its history does not hold came as a change, unless that was looked up.
             let is_held = |read: &usize| {
-                journal.get(*read).what.value().is_some() && self.is_asked_for(*read)
+                let commit = journal.get(*read);
+                let scanned = commit.what.value().is_some_and(|value| self.asked.is_later(value));
+                let came =
+                    commit.what.value().is_some() && commit.exact && self.is_asked_for(*read);
+                scanned || came
             };
             let was_read = had >= read.filter(is_held);
             if is_there && !journal.get(now).exact && was_read {
