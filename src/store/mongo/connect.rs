@@ -93,7 +93,8 @@ pub(super) struct Deployment {
 const WIRE_5_0: i32 = 13;
 const WIRE_6_0: i32 = 17;
 
-const SERVER_SELECTION: Duration = Duration::from_secs(5);
+/// How long a primary is waited for.
+pub(super) const SERVER_SELECTION: Duration = Duration::from_secs(5);
 const POOL: u32 = 64;
 const CONNECT: Duration = Duration::from_secs(5);
 const HEARTBEAT: Duration = Duration::from_secs(2);

@@ -9,8 +9,12 @@ use mongodb::{
 };
 use tracing::info;
 
-use super::{Shared, changes, errors, time};
+use super::{Shared, changes, connect::SERVER_SELECTION, errors, time};
 use crate::{position::LogPosition, store::StoreError};
+
+/// Between two questions.
+const SHORTEST: Duration = Duration::from_millis(2);
+const LONGEST: Duration = Duration::from_millis(250);
 
 /// An instant that is committed by majority, and the primary that named it.
 #[derive(Debug, Clone, Copy)]
@@ -23,8 +27,7 @@ pub(super) struct Instant {
 /// The cluster time up to which everything is committed by majority.
 pub(super) async fn commit_point(shared: &Shared) -> Result<Instant, StoreError> {
     shared.freshen_catalog().await?;
-    let reply = hello(shared).await.map_err(|error| errors::plain(&error))?;
-    let time = committed(&reply, shared.sharded).ok_or_else(no_time)?;
+    let (reply, time) = known(shared).await?;
     Ok(Instant { time, term: term(&reply) })
 }
 
@@ -38,11 +41,10 @@ pub(super) async fn settled(
     at: Instant,
     listens: impl Fn() -> bool,
 ) -> Result<(), StoreError> {
-    const LONGEST: Duration = Duration::from_millis(250);
     if shared.sharded {
         return Ok(());
     }
-    let (mut end, mut pause) = (None, Duration::from_millis(2));
+    let (mut end, mut pause) = (None, SHORTEST);
     while listens() {
         let reply = hello(shared).await.map_err(|error| errors::plain(&error))?;
         if term(&reply) != at.term {
@@ -58,8 +60,26 @@ pub(super) async fn settled(
     Err(StoreError::SnapshotExpired)
 }
 
-/// The same of a reply to `hello`. A primary that has just been elected may not know yet of all that
-/// its predecessor had committed: it does once a majority has a write of its own term.
+/// A reply to `hello`, and what is committed by it: a primary that was just elected is waited for.
+async fn known(shared: &Shared) -> Result<(Document, u64), StoreError> {
+    let deadline = tokio::time::Instant::now() + SERVER_SELECTION;
+    let mut pause = SHORTEST;
+    loop {
+        let reply = hello(shared).await.map_err(|error| errors::plain(&error))?;
+        if let Some(time) = committed(&reply, shared.sharded) {
+            return Ok((reply, time));
+        }
+        if tokio::time::Instant::now() > deadline {
+            return Err(no_time());
+        }
+        tokio::time::sleep(pause).await;
+        pause = LONGEST.min(pause * 2);
+    }
+}
+
+/// The cluster time up to which everything is committed by majority, of a reply to `hello`. A primary
+/// that was just elected may not know yet of all that its predecessor had committed: it does once a
+/// majority has a write of its own term, which it makes at once.
 pub(crate) fn committed(hello: &Document, sharded: bool) -> Option<u64> {
     if sharded {
         return timestamp(Some(hello), "operationTime");
@@ -80,9 +100,8 @@ pub(super) struct Ends {
 
 /// Both ends, as the primary knows them.
 pub(super) async fn ends(shared: &Shared) -> Result<Ends, StoreError> {
-    let reply = hello(shared).await.map_err(|error| errors::plain(&error))?;
-    let ends = written(&reply).zip(committed(&reply, shared.sharded));
-    ends.map(|(written, committed)| Ends { written, committed }).ok_or_else(no_time)
+    let (reply, committed) = known(shared).await?;
+    Ok(Ends { written: written(&reply).ok_or_else(no_time)?, committed })
 }
 
 /// The cluster time of the last write in a reply to `hello`.
@@ -108,7 +127,7 @@ fn timestamp(reply: Option<&Document>, name: &str) -> Option<u64> {
     reply?.get_timestamp(name).ok().map(time::from_bson)
 }
 
-/// A node that has just started, or was just elected, does not know yet what is committed by majority.
+/// Nor after as long as a primary is waited for.
 fn no_time() -> StoreError {
     StoreError::Unavailable("MongoDB names no cluster time yet".into())
 }
