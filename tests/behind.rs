@@ -1,8 +1,6 @@
 //! Behind the ring: who lags or comes back late is served by few readers, in turn.
 #![allow(clippy::expect_used, reason = "a test that meets the unexpected fails")]
 
-mod support;
-
 use std::sync::Arc;
 
 use fhirtail::store::Store;

@@ -2,8 +2,6 @@
 //! nothing behind.
 #![allow(clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::{
     os::unix::fs::OpenOptionsExt,
     path::Path,

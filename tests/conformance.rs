@@ -19,9 +19,6 @@ mod embedded_store;
 mod handoff;
 #[path = "conformance/mongo.rs"]
 mod mongo_store;
-#[path = "support/mongod.rs"]
-#[allow(dead_code, reason = "the suite needs a part of it")]
-mod mongod;
 #[path = "conformance/scan.rs"]
 mod scan;
 #[path = "conformance/support.rs"]

@@ -2,8 +2,6 @@
 //! events, equals the database, and no stream carries a version twice.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
 use fhirtail::{

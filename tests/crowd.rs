@@ -1,8 +1,6 @@
 //! Many streams on few tasks: who is carried, who is let go, who is told to come again.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
 use fhirtail::{client::sse::Item, store::Store};

@@ -2,8 +2,6 @@
 //! member order and number text included.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-mod support;
-
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,

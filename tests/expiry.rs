@@ -5,7 +5,6 @@
 mod late;
 #[path = "expiry/lines.rs"]
 mod lines;
-mod support;
 
 use std::{
     collections::HashSet,

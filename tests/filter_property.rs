@@ -2,8 +2,6 @@
 //! the same search finds then. `FHIRTAIL_FILTER_SEED` runs one seed again.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-mod support;
-
 use std::{fmt::Write, sync::Arc, time::Duration};
 
 use fhirtail::{

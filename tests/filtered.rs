@@ -2,8 +2,6 @@
 //! what is its own, and of nothing else.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
 use fhirtail::{

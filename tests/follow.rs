@@ -6,7 +6,6 @@
 mod output;
 #[path = "follow/pipe.rs"]
 mod pipe;
-mod support;
 
 use std::{
     collections::{BTreeMap, HashSet},

@@ -1,8 +1,6 @@
 //! `load` against the embedded store: straight, and through a server.
 #![allow(clippy::expect_used, reason = "helpers of tests are no #[test] themselves")]
 
-mod support;
-
 use std::{
     fmt::Write as _,
     fs,

@@ -1,8 +1,6 @@
 //! What the server logs: one line for each stream, once it has ended, with its why.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-mod support;
-
 use std::{
     io::{BufRead, BufReader},
     process::{Child, ChildStdout, Command, Stdio},

@@ -1,8 +1,6 @@
 //! `/metrics` says what happened, and `docs/METRICS.md` says what `/metrics` says.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use support::{

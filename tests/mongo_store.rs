@@ -1,8 +1,6 @@
 //! The MongoDB store against a real mongod.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
-mod support;
-
 #[path = "mongo_store/commit.rs"]
 mod commit;
 #[path = "mongo_store/connect.rs"]

@@ -5,7 +5,6 @@
 
 #[path = "proxies/again.rs"]
 mod again;
-mod support;
 
 use std::{
     sync::Arc,

@@ -2,8 +2,6 @@
 //! database of the same replica set.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-mod support;
-
 use std::{
     future::Future,
     sync::{

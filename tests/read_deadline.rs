@@ -1,8 +1,6 @@
 //! Whoever begins a request and does not go on is let go.
 #![allow(clippy::expect_used, reason = "a test that meets the unexpected fails")]
 
-mod support;
-
 use std::io::ErrorKind;
 
 use futures_util::future::join_all;

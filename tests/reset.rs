@@ -2,8 +2,6 @@
 //! Never silence, never "from now".
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-mod support;
-
 use fhirtail::{
     client::sse::Event,
     position::{LogPosition, Position},

@@ -1,8 +1,6 @@
 //! Cut and resume: whoever goes on from an id gets exactly what follows it.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-mod support;
-
 use fhirtail::{client::sse::Event, store::Store};
 use support::{
     Bench,

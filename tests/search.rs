@@ -6,8 +6,6 @@
     reason = "a test that meets the unexpected fails"
 )]
 
-mod support;
-
 use std::{
     collections::{BTreeSet, HashMap},
     fs,

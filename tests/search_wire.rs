@@ -1,8 +1,6 @@
 //! A search over HTTP: what is written, and what is refused.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-mod support;
-
 use std::{
     io::{ErrorKind, Write},
     time::{Duration, Instant},

@@ -1,8 +1,6 @@
 //! A server that can't start says why in one line, without a password, soon, with status 1.
 #![allow(clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::{
     net::TcpListener,
     process::{Command, Stdio},
@@ -137,7 +135,7 @@ fn a_port_in_use() {
 
 #[test]
 fn certificates_that_are_none() {
-    let (issued, other) = (Issued::new(), Issued::new());
+    let (issued, other) = (Issued::fresh(), Issued::fresh());
     let (cert, key) = (issued.cert(), issued.key());
     let text = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(text.path(), "no certificate, and no key").expect("written");

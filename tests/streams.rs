@@ -1,8 +1,6 @@
 //! `/streams` says who is open, for whom, and where each is.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-mod support;
-
 use std::{
     sync::{
         Arc,

@@ -2,8 +2,6 @@
 #![cfg(feature = "otel")]
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-mod support;
-
 use std::{
     io::Read,
     process::Command,
@@ -296,7 +294,7 @@ async fn a_collector_that_is_not_there_holds_nothing_up() {
     command.env("OTEL_BSP_SCHEDULE_DELAY", "50");
     let mut server = Logged::told(command, &bench.name, &["--drain", "0.1"]);
     follow(&server.url("/fhir/$export"), "nonsense").await;
-    while !server.next()["target"]
+    while !server.line()["target"]
         .as_str()
         .is_some_and(|target| target.starts_with("opentelemetry"))
     {}

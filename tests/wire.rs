@@ -1,8 +1,6 @@
 //! The wire: frames byte by byte, headers, an independent client, and what is refused.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-mod support;
-
 use std::time::Duration;
 
 use eventsource_client::{Client as _, ClientBuilder, SSE};

@@ -7,15 +7,13 @@ use mongodb::{
     Client, Collection, Database,
     bson::{Document, doc},
 };
-
-use crate::{
-    Sizes, nchan, proc,
-    support::{
-        mongod::{ReplicaSet, fresh_database},
-        process::Process,
-        stream::client,
-    },
+use support::{
+    mongod::{ReplicaSet, fresh_database},
+    process::Process,
+    stream::client,
 };
+
+use crate::{Sizes, nchan, proc};
 
 /// How long a server rests before its memory is read.
 pub(crate) const REST: Duration = Duration::from_secs(3);

@@ -37,15 +37,6 @@ mod table;
 mod upstream;
 mod write;
 
-#[path = "../../tests/support"]
-#[allow(dead_code, unreachable_pub, reason = "the tests use the rest")]
-#[allow(clippy::expect_used, clippy::panic, reason = "without a server nothing can be measured")]
-mod support {
-    pub mod mongod;
-    pub mod process;
-    pub mod stream;
-}
-
 use lab::Lab;
 use table::Table;
 

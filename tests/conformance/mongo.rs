@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ::support::mongod::{ReplicaSet, fresh_database, shared};
 use async_trait::async_trait;
 use fhirtail::store::{
     Store,
@@ -9,10 +10,7 @@ use fhirtail::store::{
 };
 use mongodb::bson::doc;
 
-use crate::{
-    mongod::{ReplicaSet, fresh_database, shared},
-    support::{Backend, Setup, StoreUnderTest},
-};
+use crate::support::{Backend, Setup, StoreUnderTest};
 
 struct Database {
     uri: String,

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use fhirtail::demo::{Population, populate};
 use serde_json::{Value, json};
+use support::{App, embedded};
 
 use crate::{
     browser::Browser,
     gaps::{gap, put},
-    support::{App, embedded},
 };
 
 /// axe-core, which `tests/run` fetches.

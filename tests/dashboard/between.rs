@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use fhirtail::store::Store;
 use serde_json::json;
+use support::{
+    App, embedded,
+    proxy::Proxy,
+    writes::{self, commit, patient},
+};
 
 use crate::{
     access::look,
     browser::Browser,
     cuts::{WATCH_ROWS, assert_never_empty},
     gaps::{gap, held, report, stored},
-    support::{
-        App, embedded,
-        proxy::Proxy,
-        writes::{self, commit, patient},
-    },
 };
 
 /// So slow that a state lasts: 64 KB each.

@@ -12,7 +12,7 @@ use std::{
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
-use crate::support::{client, stream::PATIENCE};
+use support::{client, stream::PATIENCE};
 
 /// What a page does before any script of its own: notes errors.
 const WATCH: &str = "

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use fhirtail::demo::{Population, populate};
 use serde_json::Value;
+use support::{
+    App, embedded,
+    process::Process,
+    proxy::Proxy,
+    stream::EventStream,
+    writes::{self, commit, patient},
+};
 
 use crate::{
     access::look,
     browser::Browser,
     gaps::{exported, gap, held, put, report, stored},
-    support::{
-        App, embedded,
-        process::Process,
-        proxy::Proxy,
-        stream::EventStream,
-        writes::{self, commit, patient},
-    },
 };
 
 /// Notes the least that the page showed from now on: rows of measures, and of patients.

@@ -1,14 +1,14 @@
 //! The feed: what changed, from what to what.
 
 use serde_json::json;
+use support::{
+    App, embedded,
+    writes::{self, commit, delete, patient},
+};
 
 use crate::{
     browser::Browser,
     gaps::{gap, put, report},
-    support::{
-        App, embedded,
-        writes::{self, commit, delete, patient},
-    },
 };
 
 /// The newest line: whose it is, what it is about, and what has become of it.

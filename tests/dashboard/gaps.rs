@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 use fhirtail::store::Store;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use support::{client, replica};
 
-use crate::{
-    browser::Browser,
-    support::{client, replica},
-};
+use crate::browser::Browser;
 
 /// Where the guide's extension has been.
 pub(crate) const FAMILIES: [&str; 2] =

@@ -5,14 +5,14 @@
 //! among them: that is printed, and says something on a machine at rest.
 
 use std::time::{Duration, Instant};
+use support::{
+    App, embedded,
+    writes::{self, commit, patient},
+};
 
 use crate::{
     browser::{Browser, Task},
     gaps::{gap, put, report, totals},
-    support::{
-        App, embedded,
-        writes::{self, commit, patient},
-    },
 };
 
 /// A task longer than this is felt, in milliseconds.

@@ -1,15 +1,15 @@
 //! The list of patients: when its rows stay where they are, and where the focus goes.
 
 use serde_json::json;
+use support::{
+    App, embedded,
+    stream::EventStream,
+    writes::{self, commit, patient},
+};
 
 use crate::{
     browser::Browser,
     gaps::{gap, put},
-    support::{
-        App, embedded,
-        stream::EventStream,
-        writes::{self, commit, patient},
-    },
 };
 
 const ENTER: &str = "\u{E007}";

@@ -14,6 +14,4 @@ mod quiet;
 mod silence;
 mod states;
 mod streams;
-#[path = "../support/mod.rs"]
-mod support;
 mod tabs;

@@ -1,11 +1,9 @@
 //! The page's model by itself, in the browser's own engine.
 
 use serde_json::json;
+use support::{App, embedded};
 
-use crate::{
-    browser::Browser,
-    support::{App, embedded},
-};
+use crate::browser::Browser;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_model_holds_depends_on_no_order() {

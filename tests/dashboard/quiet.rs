@@ -1,13 +1,13 @@
 //! The page while nothing comes: it asks whether the server is there, and says what it knows.
 
 use serde_json::json;
+use support::{App, embedded};
 
 use crate::{
     access::look,
     browser::Browser,
     cuts::WATCH_ROWS,
     gaps::{gap, held, put, stored},
-    support::{App, embedded},
 };
 
 /// As if the browser had five other tabs with a stream each, so that nothing else gets a connection.

@@ -2,16 +2,16 @@
 //! server lost its power, or where a firewall has forgotten what it let through.
 
 use serde_json::{Value, json};
+use support::{
+    App, Bench, embedded,
+    proxy::Proxy,
+    writes::{self, commit, patient},
+};
 
 use crate::{
     browser::Browser,
     cuts::{WATCH_ROWS, assert_never_empty},
     gaps::{gap, held, put, stored},
-    support::{
-        App, Bench, embedded,
-        proxy::Proxy,
-        writes::{self, commit, patient},
-    },
 };
 
 /// Notes the streams that the page opens from now on.

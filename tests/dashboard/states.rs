@@ -4,14 +4,14 @@ use std::time::SystemTime;
 
 use fhirtail::demo::{Population, populate};
 use serde_json::json;
+use support::{
+    App, client, embedded,
+    writes::{self, commit, delete, patient},
+};
 
 use crate::{
     browser::Browser,
     gaps::{gap, held, put, report, stored, totals},
-    support::{
-        App, client, embedded,
-        writes::{self, commit, delete, patient},
-    },
 };
 
 #[tokio::test(flavor = "multi_thread")]

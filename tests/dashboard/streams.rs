@@ -1,15 +1,15 @@
 //! The page of open streams, as an operator has it open.
 
 use serde_json::json;
+use support::{
+    App, embedded,
+    stream::EventStream,
+    writes::{commit, patient, put},
+};
 
 use crate::{
     access::{axe, faults},
     browser::Browser,
-    support::{
-        App, embedded,
-        stream::EventStream,
-        writes::{commit, patient, put},
-    },
 };
 
 const ROWS: &str = "document.querySelectorAll('tbody tr').length";

@@ -7,18 +7,16 @@ use std::{
 };
 
 use serde_json::json;
-
-use crate::{
-    browser::Browser,
-    support::{
-        self, App, Bench,
-        certificate::Issued,
-        client,
-        front::{CADDY, HAPROXY, NGINX},
-        stream::PATIENCE,
-        writes::{commit, patient, put},
-    },
+use support::{
+    self, App, Bench,
+    certificate::Issued,
+    client,
+    front::{CADDY, HAPROXY, NGINX},
+    stream::PATIENCE,
+    writes::{commit, patient, put},
 };
+
+use crate::browser::Browser;
 
 /// As if so many tabs had a stream each.
 const TABS: usize = 12;
@@ -63,7 +61,7 @@ async fn six_over_http_1_and_all_over_http_2() {
     browser.run("tabs.forEach(tab => tab.close())").await;
     browser.wait("other").await;
 
-    let issued = Issued::new();
+    let issued = Issued::fresh();
     let arguments = issued.arguments();
     let own = App::with(bench.store.clone(), &arguments.each_ref().map(String::as_str)).await;
     all_over_http_2(&browser, &bench, "fhirtail", &own.url("/livez")).await;
@@ -96,7 +94,7 @@ async fn all_over_http_2(browser: &Browser, bench: &Bench, name: &str, url: &str
 /// The dashboard itself, encrypted.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dashboard_over_tls() {
-    let (bench, issued) = (support::embedded(), Issued::new());
+    let (bench, issued) = (support::embedded(), Issued::fresh());
     let arguments = issued.arguments();
     let app = App::with(bench.store.clone(), &arguments.each_ref().map(String::as_str)).await;
     let browser = Browser::trusting().await;

@@ -2,14 +2,12 @@
 
 use std::process::Command;
 
-use super::{
-    docker, run,
-    support::{
-        certificate::Issued,
-        logged::{Logged, left_alone},
-    },
-    text,
+use support::{
+    certificate::Issued,
+    logged::{Logged, left_alone},
 };
+
+use super::{docker, run, text};
 
 /// The image's own check of its health, as it stands there, on a server that is there and one that
 /// is not.
@@ -21,7 +19,7 @@ async fn the_health_check_tells_life_from_death() {
     let command: Vec<String> =
         serde_json::from_str(command.lines().next().expect("a line")).expect("JSON");
     assert_eq!(command, ["fhirtail", "health"]);
-    let issued = Issued::new();
+    let issued = Issued::fresh();
     let tls = [("FHIRTAIL_TLS_CERT", issued.cert()), ("FHIRTAIL_TLS_KEY", issued.key())];
     for environment in [&[][..], &tls] {
         let bench = left_alone(0, 0).await;

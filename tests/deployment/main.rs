@@ -6,8 +6,6 @@ mod compose;
 mod image;
 mod kubernetes;
 mod prometheus;
-#[path = "../support/mod.rs"]
-mod support;
 mod unit;
 
 use std::{

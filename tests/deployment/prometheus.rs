@@ -9,21 +9,18 @@ use std::{
 };
 
 use serde_json::Value;
+use support::{
+    self, client,
+    front::{debian, free_port},
+    process::Process,
+    proxy::Proxy,
+    stream::{EventStream, PATIENCE},
+    writes::{commit, patient, put},
+};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    board, chosen, expressions, recorded,
-    support::{
-        self, client,
-        front::{debian, free_port},
-        process::Process,
-        proxy::Proxy,
-        stream::{EventStream, PATIENCE},
-        writes::{commit, patient, put},
-    },
-    text,
-};
+use crate::{board, chosen, expressions, recorded, text};
 
 /// What of the files is otherwise here: seconds for minutes.
 const EDITS: [(&str, &str); 5] = [

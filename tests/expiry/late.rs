@@ -20,7 +20,7 @@ use fhirtail::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{
+use support::{
     self,
     altered::{Alter, altered},
     app::App,

@@ -5,20 +5,17 @@ use std::{sync::Arc, time::Duration};
 
 use fhirtail::store::{Store, embedded::EmbeddedOptions};
 use serde_json::{Value, json};
+use support::{
+    self,
+    app::App,
+    chaos::stamp,
+    replica::{contents, folded},
+    stream::{PATIENCE, client},
+    writes::{commit, delete, put},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    RESOURCES, keep_changing, keep_moving, populate, short_lived,
-    support::{
-        self,
-        app::App,
-        chaos::stamp,
-        replica::{contents, folded},
-        stream::{PATIENCE, client},
-        writes::{commit, delete, put},
-    },
-    until_snapshots_expire,
-};
+use crate::{RESOURCES, keep_changing, keep_moving, populate, short_lived, until_snapshots_expire};
 
 /// An export that is read as far as somebody wants.
 struct Export {

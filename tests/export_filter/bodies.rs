@@ -1,9 +1,8 @@
 //! `POST $export`: the parameters in a body.
 
-use crate::{
-    support::{self, App, client, stream::EventStream},
-    tools::{history, observed, parameters, posted, refusal},
-};
+use support::{self, App, client, stream::EventStream};
+
+use crate::tools::{history, observed, parameters, posted, refusal};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_are_read_or_refused() {

@@ -1,13 +1,12 @@
 //! What comes into a stream's search, and what leaves it.
 
-use crate::{
-    support::{
-        self, App, Bench,
-        stream::EventStream,
-        writes::{commit, delete},
-    },
-    tools::{FINAL, history, next, observed, words},
+use support::{
+    self, App, Bench,
+    stream::EventStream,
+    writes::{commit, delete},
 };
+
+use crate::tools::{FINAL, history, next, observed, words};
 
 /// Enters, changes, leaves, comes back, is deleted: and nothing of what was never found.
 async fn a_resource_comes_and_goes(bench: &Bench) -> (App, String) {

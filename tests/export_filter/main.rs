@@ -2,9 +2,6 @@
 //! leaves them.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod bodies;
 mod leaving;
 mod parts;

@@ -2,15 +2,13 @@
 
 use fhirtail::client::sse::Event;
 use serde_json::{Value, json};
-
-use crate::{
-    support::{
-        self, App, Bench,
-        stream::EventStream,
-        writes::{commit, delete, put},
-    },
-    tools::{get, lines, next, observed, refusal},
+use support::{
+    self, App, Bench,
+    stream::EventStream,
+    writes::{commit, delete, put},
 };
+
+use crate::tools::{get, lines, next, observed, refusal};
 
 /// What must be there, what was asked for, and a mark: in history, in its lines, and live.
 async fn a_part_of_each_resource(bench: Bench) {

@@ -3,16 +3,14 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use serde_json::json;
-
-use crate::{
-    support::{
-        self, App, Bench,
-        stream::EventStream,
-        watched::Watched,
-        writes::{commit, delete, put},
-    },
-    tools::{get, history, next, observation, parameters, posted, refusal, words},
+use support::{
+    self, App, Bench,
+    stream::EventStream,
+    watched::Watched,
+    writes::{commit, delete, put},
 };
+
+use crate::tools::{get, history, next, observation, parameters, posted, refusal, words};
 
 /// Two patients, what is theirs, and what comes and goes between them.
 async fn named_patients(bench: Bench) {

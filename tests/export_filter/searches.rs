@@ -1,15 +1,13 @@
 //! Searches in a `_typeFilter`, and positions of them.
 
 use serde_json::json;
-
-use crate::{
-    support::{
-        self, App,
-        stream::EventStream,
-        writes::{commit, put},
-    },
-    tools::{FINAL, get, lines, next, observed, refusal},
+use support::{
+    self, App,
+    stream::EventStream,
+    writes::{commit, put},
 };
+
+use crate::tools::{FINAL, get, lines, next, observed, refusal};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn searches_are_read_as_searches_are() {

@@ -4,7 +4,7 @@ use fhirtail::client::sse::Event;
 use reqwest::Response;
 use serde_json::{Value, json};
 
-use crate::support::{
+use support::{
     App, Bench, client,
     stream::EventStream,
     writes::{commit, put},

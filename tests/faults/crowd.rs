@@ -9,15 +9,15 @@ use std::{
 use fhirtail::client::sse::{Event, Item};
 use jiff::Timestamp;
 use serde_json::Value;
+use support::{
+    chaos::Dice,
+    oracle::transcript::{Place, Seen, Transcript},
+    stream::{EventStream, client},
+};
 
 use crate::{
     lab::{AFTER, LAST, TYPES},
     shared::{Phase, Shared},
-    support::{
-        chaos::Dice,
-        oracle::transcript::{Place, Seen, Transcript},
-        stream::{EventStream, client},
-    },
     transport::Transport,
     writers::SUBJECTS,
 };

@@ -11,24 +11,19 @@ use std::{
 
 use axum::http::{StatusCode, header};
 use serde_json::Value;
+use support::{
+    chaos::Dice,
+    oracle::{
+        journal::Journal,
+        judge::exports::{Held, judge_export},
+        verdict::Fault,
+    },
+    replica::folded,
+    stream::client,
+};
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::{
-    crowd::Part,
-    lab::TYPES,
-    shared::Shared,
-    support::{
-        chaos::Dice,
-        oracle::{
-            journal::Journal,
-            judge::exports::{Held, judge_export},
-            verdict::Fault,
-        },
-        replica::folded,
-        stream::client,
-    },
-    writers,
-};
+use crate::{crowd::Part, lab::TYPES, shared::Shared, writers};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// For how long a client does not read on in the midst of every second export: so that what happens

@@ -11,19 +11,16 @@ use mongodb::{
     error::Result,
     options::ChangeStreamPreAndPostImages,
 };
+use support::{
+    mongod::{Node, ReplicaSet, fresh_database, shared},
+    oracle::{file, journal::Journal, log},
+    proxy::Proxy,
+    stream::{self, PATIENCE},
+};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use crate::{
-    lab::LAST,
-    support::{
-        mongod::{Node, ReplicaSet, fresh_database, shared},
-        oracle::{file, journal::Journal, log},
-        proxy::Proxy,
-        stream::{self, PATIENCE},
-    },
-    writers::Sink,
-};
+use crate::{lab::LAST, writers::Sink};
 
 /// What servers stand on.
 pub(crate) trait Ground {

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
+use support::{process::Process, proxy::Proxy};
 
 use crate::{
     crowd,
@@ -12,7 +13,6 @@ use crate::{
     ground::{Ground, Set},
     report,
     shared::Shared,
-    support::{process::Process, proxy::Proxy},
     writers,
 };
 

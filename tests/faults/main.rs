@@ -17,8 +17,6 @@ mod report;
 mod rollback;
 mod shared;
 mod soak;
-#[path = "../support/mod.rs"]
-mod support;
 mod transport;
 mod writers;
 

@@ -7,15 +7,15 @@ use mongodb::{
     bson::{Document, doc},
     options::{Acknowledgment, WriteConcern},
 };
+use support::{
+    replica::Replica,
+    stream::{EventStream, PATIENCE},
+};
 use tokio::time::sleep;
 
 use crate::{
     ground::{Mongo, Set},
     lab::{Cast, Faulty, Lab, fault_time, survive, survive_on},
-    support::{
-        replica::Replica,
-        stream::{EventStream, PATIENCE},
-    },
 };
 
 /// The server itself deletes what is older than a second, each second.

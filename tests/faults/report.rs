@@ -3,18 +3,18 @@
 use std::{fmt, sync::atomic::Ordering::SeqCst};
 
 use serde_json::Value;
+use support::oracle::{
+    journal::{Journal, What},
+    judge::{Asked, judge},
+    transcript::{Seen, Transcript},
+    verdict::{Fault, Kind},
+};
 
 use crate::{
     crowd::{Part, Saw, Wants},
     exports::{self, Tally},
     ground::Ground,
     lab::{Cast, Faulty, Lab, Resets},
-    support::oracle::{
-        journal::{Journal, What},
-        judge::{Asked, judge},
-        transcript::{Seen, Transcript},
-        verdict::{Fault, Kind},
-    },
 };
 
 #[derive(Debug, Default)]
@@ -55,7 +55,8 @@ pub(crate) async fn of<G: Ground>(
     let acknowledged = lab.shared.acknowledged.lock().expect("no panic while locked").clone();
     let commits = journal.find(&acknowledged);
     let times = times(&journal, &commits);
-    let mut report = Report { clients: crowd.len(), commits: journal.len(), ..Report::default() };
+    let mut report =
+        Report { clients: crowd.len(), commits: journal.commits().len(), ..Report::default() };
     let lost = acknowledged.iter().zip(&commits).filter(|(_, commit)| commit.is_none());
     report.lost = lost.map(|(write, _)| write.clone()).collect();
     if G::KEEPS_TOGETHER {
@@ -101,7 +102,7 @@ fn times(journal: &Journal, acknowledged: &[Option<usize>]) -> Vec<u64> {
 fn torn(journal: &Journal) -> Vec<String> {
     /// Of deletions, and of writes that are not the writers'.
     const OTHERS: &str = "";
-    let texts = (0..journal.len()).map(|index| match &journal.get(index).what {
+    let texts = journal.commits().iter().map(|commit| match &commit.what {
         What::Is(value) => value["language"].as_str().unwrap_or(OTHERS),
         _ => OTHERS,
     });

@@ -7,12 +7,12 @@ use mongodb::{
     Client, Database,
     bson::{Document, doc},
 };
+use support::stream::EventStream;
 use tokio::time::sleep;
 
 use crate::{
     ground::Set,
     lab::{Cast, Faulty, Lab, fault_time, survive, survive_on},
-    support::stream::EventStream,
 };
 
 /// How a primary loses its place.

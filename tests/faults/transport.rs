@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::{StatusCode, header};
 
-use crate::support::{http2::Http2, stream::EventStream};
+use support::{http2::Http2, stream::EventStream};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 

@@ -10,14 +10,12 @@ use mongodb::{
     options::{Acknowledgment, WriteConcern},
 };
 use serde_json::{Value, json};
-
-use crate::{
-    shared::Shared,
-    support::{
-        chaos::{Dice, stamp},
-        oracle::log,
-    },
+use support::{
+    chaos::{Dice, stamp},
+    oracle::log,
 };
+
+use crate::shared::Shared;
 
 /// Whose observations are written.
 pub(crate) const SUBJECTS: [&str; 2] = ["Patient/subject-0", "Patient/subject-1"];

@@ -4,16 +4,14 @@ use std::{
     io::{BufRead, BufReader, Lines},
     process::{Child, ChildStdout, Command, Stdio},
 };
-
-use crate::{
-    PATIENTS, populate,
-    support::{
-        App,
-        certificate::Issued,
-        embedded,
-        writes::{commit, patient, put},
-    },
+use support::{
+    App,
+    certificate::Issued,
+    embedded,
+    writes::{commit, patient, put},
 };
+
+use crate::{PATIENTS, populate};
 
 /// A curl that follows a stream. It ends when dropped.
 struct Curl {
@@ -72,7 +70,7 @@ async fn by_prior_knowledge() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tls() {
-    let (bench, issued) = (embedded(), Issued::new());
+    let (bench, issued) = (embedded(), Issued::fresh());
     populate(&bench.store, 3, 5_000).await;
     let arguments = issued.arguments();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();

@@ -3,18 +3,17 @@
 use axum::http::Method;
 use fhirtail::client::sse::Item;
 use h2::Reason;
+use support::{
+    App, embedded,
+    http2::{Http2, take_all},
+    stream::{EventStream, PATIENCE},
+    writes::{commit, patient, put},
+};
 
 use crate::{
     PATIENTS,
     frames::{END_HEADERS, END_STREAM, HEADERS, RST_STREAM, Raw, frame, get, gives_up, hello},
-    populate,
-    support::{
-        App, embedded,
-        http2::{Http2, take_all},
-        stream::{EventStream, PATIENCE},
-        writes::{commit, patient, put},
-    },
-    until_open,
+    populate, until_open,
 };
 
 const ENHANCE_YOUR_CALM: u32 = 11;

@@ -7,8 +7,6 @@ mod frames;
 mod limits;
 mod stalls;
 mod streams;
-#[path = "../support/mod.rs"]
-mod support;
 mod tls;
 
 use std::{sync::Arc, time::Duration};

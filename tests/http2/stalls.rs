@@ -4,6 +4,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use h2::{Reason, client::Builder};
+use support::{
+    App, embedded,
+    http2::{Http2, take_all, take_nothing},
+    logged::Logged,
+    stream::{EventStream, PATIENCE},
+    writes::{commit, patient, put},
+};
 
 use crate::{
     PATIENTS,
@@ -11,21 +18,13 @@ use crate::{
         ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, Raw,
         SETTINGS, frame, get, hello,
     },
-    populate,
-    support::{
-        App, embedded,
-        http2::{Http2, take_all, take_nothing},
-        logged::Logged,
-        stream::{EventStream, PATIENCE},
-        writes::{commit, patient, put},
-    },
-    until_open,
+    populate, until_open,
 };
 
 /// In seconds.
 const DEADLINE: f64 = 0.5;
 
-async fn server(bench: &crate::support::Bench, more: &[&str]) -> App {
+async fn server(bench: &support::Bench, more: &[&str]) -> App {
     let deadline = DEADLINE.to_string();
     App::with(bench.store.clone(), &[&["--write-deadline", &deadline], more].concat()).await
 }

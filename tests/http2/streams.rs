@@ -1,21 +1,19 @@
 //! What a client of HTTP/2 gets: what those of HTTP/1.1 get.
 
 use fhirtail::client::sse::Item;
+use support::{
+    App, Bench,
+    certificate::Issued,
+    embedded,
+    http2::{Ended, Http2},
+    mongo,
+    replica::{Replica, contents},
+    stream::{EventStream, PATIENCE},
+    writes::{commit, delete, observation, patient, put},
+};
 use tokio::{sync::oneshot, time::timeout};
 
-use crate::{
-    PATIENTS, populate,
-    support::{
-        App, Bench,
-        certificate::Issued,
-        embedded,
-        http2::{Ended, Http2},
-        mongo,
-        replica::{Replica, contents},
-        stream::{EventStream, PATIENCE},
-        writes::{commit, delete, observation, patient, put},
-    },
-};
+use crate::{PATIENTS, populate};
 
 const ALL: &str = "/fhir/$export?_type=Patient,Observation";
 
@@ -62,13 +60,13 @@ async fn in_the_clear() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tls() {
-    history_then_changes_then_a_resume(embedded(), Some(Issued::new())).await;
+    history_then_changes_then_a_resume(embedded(), Some(Issued::fresh())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tls_from_mongodb() {
     let Some(bench) = mongo().await else { return };
-    history_then_changes_then_a_resume(bench, Some(Issued::new())).await;
+    history_then_changes_then_a_resume(bench, Some(Issued::fresh())).await;
 }
 
 /// Follows to the farewell; tells once it has the last patient.
@@ -136,7 +134,7 @@ async fn a_hundred_at_once_in_the_clear() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_at_once_over_tls() {
-    a_hundred_at_once(Some(Issued::new())).await;
+    a_hundred_at_once(Some(Issued::fresh())).await;
 }
 
 /// Lines, a Bundle, a write with a body, and a refusal.

@@ -5,25 +5,22 @@ use std::time::Instant;
 
 use rustls::pki_types::CertificateDer;
 use serde_json::Value;
+use support::{
+    App, Bench,
+    certificate::Issued,
+    embedded,
+    http2::Http2,
+    logged::Logged,
+    stream::{EventStream, PATIENCE},
+    writes::{commit, patient, put},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
 
-use crate::{
-    PATIENTS, populate,
-    support::{
-        App, Bench,
-        certificate::Issued,
-        embedded,
-        http2::Http2,
-        logged::Logged,
-        stream::{EventStream, PATIENCE},
-        writes::{commit, patient, put},
-    },
-    until_open_of,
-};
+use crate::{PATIENTS, populate, until_open_of};
 
 /// In seconds.
 const DEADLINE: f64 = 0.5;
@@ -36,7 +33,7 @@ async fn serve(bench: &Bench, issued: &Issued, more: &[&str]) -> App {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_without_end() {
-    let (bench, issued) = (embedded(), Issued::new());
+    let (bench, issued) = (embedded(), Issued::fresh());
     let app = serve(&bench, &issued, &["--read-deadline", &DEADLINE.to_string()]).await;
     // A ClientHello of which the rest never comes.
     for said in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"] {
@@ -62,7 +59,7 @@ async fn handshakes_without_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_speaks_in_the_clear_is_told() {
-    let (bench, issued) = (embedded(), Issued::new());
+    let (bench, issued) = (embedded(), Issued::fresh());
     let app = serve(&bench, &issued, &[]).await;
     for said in ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
         let mut socket = TcpStream::connect(app.address).await.expect("a connection");
@@ -95,7 +92,7 @@ async fn open(url: &str, encoding: &str) -> EventStream {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http1_inside() {
-    let (bench, issued) = (embedded(), Issued::new());
+    let (bench, issued) = (embedded(), Issued::fresh());
     populate(&bench.store, 3, 10_000).await;
     let app = serve(&bench, &issued, &["--keep-alive", "0.1"]).await;
     let mut streams =
@@ -114,7 +111,7 @@ async fn http1_inside() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http1_inside_that_takes_nothing() {
-    let (bench, issued) = (embedded(), Issued::new());
+    let (bench, issued) = (embedded(), Issued::fresh());
     populate(&bench.store, 24, 1 << 20).await;
     let app = serve(&bench, &issued, &["--write-deadline", "0.5"]).await;
     for accept in ["text/event-stream", "application/fhir+ndjson"] {
@@ -143,7 +140,7 @@ async fn a_certificate_that_is_renewed() {
     let bench = embedded();
     populate(&bench.store, 1, 10).await;
     bench.store.close().await;
-    let mut issued = Issued::new();
+    let mut issued = Issued::fresh();
     let arguments = issued.arguments();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let mut server = Logged::serve(&bench.name, &arguments);

@@ -28,8 +28,6 @@ mod schedule;
 mod search;
 mod snapshot;
 mod store;
-#[path = "../support/mod.rs"]
-mod support;
 mod world;
 
 use schedule::Schedule;

@@ -6,7 +6,7 @@ use fhirtail::{
     store::{DocId, Window},
 };
 
-use crate::support::{chaos::Dice, writes::ty};
+use support::{chaos::Dice, writes::ty};
 
 /// How many processes serve the store.
 pub const HUBS: usize = 2;

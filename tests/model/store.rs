@@ -13,13 +13,13 @@ use fhirtail::{
     store::{Changes, Lookup, Snapshot, Store, StoreError, Write, WriteError, Written},
 };
 use jiff::Timestamp;
+use support::chaos::Dice;
 use tokio::sync::Notify;
 
 use crate::{
     changes::Reader,
     schedule::{Call, Knobs},
     snapshot::Still,
-    support::chaos::Dice,
     world::World,
 };
 

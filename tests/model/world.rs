@@ -9,11 +9,9 @@ use fhirtail::{
     position::LogPosition,
     store::{Before, Change, ChangeKind, DocId, Image, StoreError},
 };
+use support::writes::ty;
 
-use crate::{
-    schedule::{Knobs, Op, Target},
-    support::writes::ty,
-};
+use crate::schedule::{Knobs, Op, Target};
 
 /// One resource's name.
 pub type Key = (ResourceType, String);

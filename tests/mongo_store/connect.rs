@@ -5,11 +5,9 @@ use fhirtail::store::{
     mongo::{ConnectError, MongoOptions, MongoStore},
 };
 use mongodb::bson::doc;
+use support::mongod::{ReplicaSet, Standalone, fresh_database, shared};
 
-use crate::{
-    support::mongod::{ReplicaSet, Standalone, fresh_database, shared},
-    tools::open,
-};
+use crate::tools::open;
 
 async fn refused(uri: &str) -> ConnectError {
     let error = MongoStore::connect(uri, MongoOptions::default()).await.expect_err("refused");

@@ -20,11 +20,9 @@ use mongodb::{
     bson::{DateTime, doc},
     options::ReturnDocument,
 };
+use support::mongod::{ReplicaSet, fresh_database};
 
-use crate::{
-    support::mongod::{ReplicaSet, fresh_database},
-    tools::{Bench, Replica, apply, bench, copy, delete, open, patient, read_to},
-};
+use crate::tools::{Bench, Replica, apply, bench, copy, delete, open, patient, read_to};
 
 const TYPES: [&str; 2] = ["Patient", "Group"];
 

@@ -8,12 +8,10 @@ use fhirtail::{
     store::{Before, Change, ChangeKind, Store, StoreError},
 };
 use mongodb::bson::doc;
+use support::mongod::ReplicaSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    support::mongod::ReplicaSet,
-    tools::{bench, bench_on, delete, patient, put, read_to, text, update, words},
-};
+use crate::tools::{bench, bench_on, delete, patient, put, read_to, text, update, words};
 
 fn positions(changes: &[Change]) -> Vec<LogPosition> {
     changes.iter().map(|change| change.position).collect()
@@ -360,7 +358,7 @@ async fn large_documents_pass() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_hangs_is_silent() {
     let Some(set) = ReplicaSet::start(1, &[]).await else { return };
-    let store = crate::support::mongo_in(&set).await.store;
+    let store = support::mongo_in(&set).await.store;
     let status = set.admin(doc! {"serverStatus": 1}).await;
     let process = status.get_i64("pid").expect("a pid").to_string();
     let signal = |name: &str| {

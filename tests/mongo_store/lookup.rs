@@ -10,12 +10,10 @@ use fhirtail::{
     },
 };
 use mongodb::bson::doc;
+use support::mongod::ReplicaSet;
 
-use crate::{
-    support::mongod::ReplicaSet,
-    tools::{
-        Bench, Replica, apply, bench, bench_on, copy, keep_images, read_to, text, ty, update, words,
-    },
+use crate::tools::{
+    Bench, Replica, apply, bench, bench_on, copy, keep_images, read_to, text, ty, update, words,
 };
 
 /// What who begins at a position hears of all that a reader has read, in words.

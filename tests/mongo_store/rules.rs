@@ -4,11 +4,9 @@ use fhirtail::store::{Rule, WriteError};
 use mongodb::bson::doc;
 use reqwest::{Client, Method, Response, header::RETRY_AFTER};
 use serde_json::{Value, json};
+use support::{client, logged::Logged};
 
-use crate::{
-    support::{client, logged::Logged},
-    tools::{Bench, bench, delete, patient, put, ty},
-};
+use crate::tools::{Bench, bench, delete, patient, put, ty};
 
 /// Begins what no answer and no log may repeat.
 const SECRET: &str = "SECRET";

@@ -8,17 +8,15 @@ use fhirtail::store::{
     mongo::{MongoOptions, MongoStore},
 };
 use mongodb::bson::{DateTime, Timestamp, doc};
+use support::{
+    App,
+    mongod::{self, ReplicaSet},
+    proxy::Proxy,
+    stream::{EventStream, PATIENCE},
+};
 use tokio::{sync::mpsc::Receiver, time::timeout};
 
-use crate::{
-    support::{
-        App,
-        mongod::{self, ReplicaSet},
-        proxy::Proxy,
-        stream::{EventStream, PATIENCE},
-    },
-    tools::{Bench, bench, bench_on, everything, patient, put, read_to},
-};
+use crate::tools::{Bench, bench, bench_on, everything, patient, put, read_to};
 
 const SILENCE: Duration = Duration::from_millis(500);
 

@@ -6,11 +6,9 @@ use fhirtail::store::{
     Along, Clue, DocId, Place, Scan, ScanKey, Sought, Store, StoreError, Window,
 };
 use mongodb::bson::{DateTime, Document, doc, oid::ObjectId};
+use support::mongod::{self, ReplicaSet};
 
-use crate::{
-    support::mongod::{self, ReplicaSet},
-    tools::{Bench, bench, bench_on, delete, everything, patient, scan, texts, ty},
-};
+use crate::tools::{Bench, bench, bench_on, delete, everything, patient, scan, texts, ty};
 
 /// Keys of both kinds, times of all kinds, and what can't be read.
 async fn fill(bench: &Bench) {

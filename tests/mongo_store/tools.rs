@@ -16,7 +16,7 @@ use mongodb::{
     bson::{Bson, Document, doc},
 };
 
-use crate::support::mongod::{self, ReplicaSet};
+use support::mongod::{self, ReplicaSet};
 
 /// A store, and the database under it.
 pub(crate) struct Bench {

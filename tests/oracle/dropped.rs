@@ -2,18 +2,16 @@
 
 use fhirtail::position::LogPosition;
 use serde_json::json;
-
-use crate::{
-    honest::{Honest, control, honest, live, said, verdict},
-    support::{
-        chaos::Dice,
-        oracle::{
-            journal::{Commit, Journal, What},
-            transcript::{Seen, Transcript},
-            verdict::Kind,
-        },
+use support::{
+    chaos::Dice,
+    oracle::{
+        journal::{Commit, Journal, What},
+        transcript::{Seen, Transcript},
+        verdict::Kind,
     },
 };
+
+use crate::honest::{Honest, control, honest, live, said, verdict};
 
 #[test]
 fn after_a_reset_all_comes_again() {

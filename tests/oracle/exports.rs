@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use fhirtail::position::LogPosition;
 use serde_json::json;
+use support::{
+    chaos::Dice,
+    oracle::{
+        journal::{Commit, Journal, What},
+        judge::exports::{Held, judge_export},
+        transcript::Seen,
+        verdict::Kind,
+    },
+    replica::{Copy, folded},
+};
 
 use crate::{
     honest::{Honest, TYPES, honest},
     planted::event,
-    support::{
-        chaos::Dice,
-        oracle::{
-            journal::{Commit, Journal, What},
-            judge::exports::{Held, judge_export},
-            transcript::Seen,
-            verdict::Kind,
-        },
-        replica::{Copy, folded},
-    },
 };
 
 /// Lines, and the place as of which they are whole.

@@ -8,7 +8,7 @@ use fhirtail::{
 };
 use serde_json::json;
 
-use crate::support::{
+use support::{
     chaos::Dice,
     oracle::{
         journal::{Commit, Journal, What},

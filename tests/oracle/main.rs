@@ -8,8 +8,6 @@ mod honest;
 mod narrowed;
 mod planted;
 mod since;
-#[path = "../support/mod.rs"]
-mod support;
 mod updated;
 
 use fhirtail::{

@@ -2,19 +2,19 @@
 
 use fhirtail::position::LogPosition;
 use serde_json::{Value, json};
+use support::{
+    chaos::Dice,
+    oracle::{
+        journal::{Commit, Journal, What},
+        judge::{Asked, judge},
+        transcript::{Place, Seen, Transcript},
+        verdict::{Kind, Verdict},
+    },
+};
 
 use crate::{
     honest::{Honest, TYPES, control, history, honest, live, said},
     planted::{event, event_mut, goes_on, is_live},
-    support::{
-        chaos::Dice,
-        oracle::{
-            journal::{Commit, Journal, What},
-            judge::{Asked, judge},
-            transcript::{Place, Seen, Transcript},
-            verdict::{Kind, Verdict},
-        },
-    },
 };
 
 /// About half of what the honest log has of each resource, now the one and now the other.

@@ -2,14 +2,12 @@
 
 use fhirtail::client::sse::{Event, Item};
 use serde_json::Value;
-
-use crate::{
-    honest::{TYPES, honest, last_id, verdict},
-    support::oracle::{
-        transcript::{Seen, Transcript},
-        verdict::Kind,
-    },
+use support::oracle::{
+    transcript::{Seen, Transcript},
+    verdict::Kind,
 };
+
+use crate::honest::{TYPES, honest, last_id, verdict};
 
 pub(crate) fn event(seen: &Seen) -> Option<&Event> {
     match seen {

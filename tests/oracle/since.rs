@@ -4,16 +4,14 @@
 use fhirtail::position::LogPosition;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-
-use crate::{
-    honest::{TYPES, control, live, said},
-    support::oracle::{
-        journal::{Commit, Journal, What},
-        judge::{Asked, judge},
-        transcript::{Cursor, Seen, Transcript},
-        verdict::{Kind, Verdict},
-    },
+use support::oracle::{
+    journal::{Commit, Journal, What},
+    judge::{Asked, judge},
+    transcript::{Cursor, Seen, Transcript},
+    verdict::{Kind, Verdict},
 };
+
+use crate::honest::{TYPES, control, live, said};
 
 const OLD: &str = "2026-01-01T00:00:00Z";
 const BOUND: &str = "2026-06-01T00:00:00.001Z";

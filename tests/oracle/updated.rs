@@ -2,16 +2,14 @@
 
 use fhirtail::{client::sse::Item, position::LogPosition};
 use serde_json::{Value, json};
-
-use crate::{
-    honest::{TYPES, control, history, last_id, live, said},
-    support::oracle::{
-        journal::{Commit, Journal, What},
-        judge::{Asked, judge},
-        transcript::{Seen, Transcript},
-        verdict::{Kind, Verdict},
-    },
+use support::oracle::{
+    journal::{Commit, Journal, What},
+    judge::{Asked, judge},
+    transcript::{Seen, Transcript},
+    verdict::{Kind, Verdict},
 };
+
+use crate::honest::{TYPES, control, history, last_id, live, said};
 
 /// A patient that is put, updated three times without a document in the log, and does what is said.
 struct Updated {
@@ -141,7 +139,7 @@ fn an_update_that_the_history_leaves_out_is_missing() {
         what: What::Is(other.clone()),
         exact: true,
     });
-    (0..updated.journal.len()).for_each(|n| journal.push(updated.journal.get(n).clone()));
+    updated.journal.commits().iter().for_each(|commit| journal.push(commit.clone()));
     let other = |time: u64| {
         let id = history(LogPosition::past(time), "Observation/1");
         said("Observation", id, other.to_string())

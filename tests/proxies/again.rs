@@ -9,20 +9,18 @@ use std::{
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use support::{
+    client,
+    front::{CADDY, Front, HAPROXY, Kind, NGINX},
+    stream::PATIENCE,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
 
-use super::{
-    support::{
-        client,
-        front::{CADDY, Front, HAPROXY, Kind, NGINX},
-        stream::PATIENCE,
-    },
-    until_ready,
-};
+use super::until_ready;
 
 /// What becomes of one request, once it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

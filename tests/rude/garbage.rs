@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use futures_util::future::join_all;
+use support::chaos::Dice;
 
 use crate::{
     bear,
     raw::{ask, connect, hear, request, say},
-    support::chaos::Dice,
 };
 
 #[tokio::test(flavor = "multi_thread")]

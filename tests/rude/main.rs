@@ -23,8 +23,6 @@ mod report;
 #[allow(dead_code, reason = "nobody is trapped here")]
 mod shared;
 mod slow;
-#[path = "../support/mod.rs"]
-mod support;
 #[path = "../faults/transport.rs"]
 mod transport;
 #[path = "../faults/writers.rs"]

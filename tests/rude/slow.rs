@@ -7,6 +7,7 @@ use std::{
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use support::{chaos::Dice, stream};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -17,7 +18,6 @@ use crate::{
     bear, bear_within,
     lab::until,
     raw::{Ends, PATIENCE, ask, connect, hear, request, say, standing, statuses},
-    support::{chaos::Dice, stream},
 };
 
 const STREAM: &str = "Accept: text/event-stream\r\n";

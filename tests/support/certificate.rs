@@ -17,7 +17,7 @@ pub struct Issued {
 }
 
 impl Issued {
-    pub fn new() -> Self {
+    pub fn fresh() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let der = write(folder.path());
         Self { folder, der }

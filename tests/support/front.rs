@@ -122,7 +122,7 @@ impl Kind {
             places.iter().fold(text.to_owned(), |text, (name, place)| text.replace(name, place))
         };
         issue(folder.path());
-        let docker = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker");
+        let docker = crate::root().join("docker");
         let read = |(name, _): &(_, _)| fs::read_to_string(docker.join(name)).expect("settings");
         let mut files: Vec<_> = self.files.iter().map(read).collect();
         for (old, new) in self.edits {
@@ -183,7 +183,7 @@ pub fn debian(program: &str) -> Command {
     if std::env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
         return Command::new(program);
     }
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debian");
+    let fetched = crate::root().join("target/debian");
     let root = std::env::var_os("FHIRTAIL_DEBIAN").map_or(fetched, PathBuf::from);
     let mut files =
         ["usr/bin", "usr/sbin"].map(|folder| root.join(folder).join(program)).into_iter();

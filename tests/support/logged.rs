@@ -33,7 +33,7 @@ pub struct Logged {
 
 impl Logged {
     pub fn serve(store: &str, arguments: &[&str]) -> Self {
-        Self::told(Command::new(env!("CARGO_BIN_EXE_fhirtail")), store, arguments)
+        Self::told(Command::new(crate::binary()), store, arguments)
     }
 
     /// One that `command` starts, with the arguments that it is given.
@@ -43,7 +43,7 @@ impl Logged {
         let lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
         let mut logged = Self { child, base: String::new(), lines, before: Vec::new() };
         loop {
-            let line = logged.next();
+            let line = logged.line();
             let text = line["message"].as_str().expect("a message");
             if text.starts_with("fhirtail serves") {
                 let at = text.find("http").expect("a URL");
@@ -54,7 +54,8 @@ impl Logged {
         }
     }
 
-    pub fn next(&mut self) -> Value {
+    /// The next line of its log.
+    pub fn line(&mut self) -> Value {
         let line = self.lines.next().expect("a line").expect("text");
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"))
     }
@@ -62,7 +63,7 @@ impl Logged {
     /// The next line whose message begins like this.
     pub fn says(&mut self, message: &str) -> Value {
         loop {
-            let line = self.next();
+            let line = self.line();
             if line["message"].as_str().is_some_and(|said| said.starts_with(message)) {
                 return line;
             }

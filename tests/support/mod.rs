@@ -1,5 +1,4 @@
 //! What the tests share.
-#![allow(dead_code, unreachable_pub, reason = "no one test file uses all of it")]
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
 pub mod altered;
@@ -21,18 +20,31 @@ pub mod stream;
 pub mod watched;
 pub mod writes;
 
-#[allow(unused_imports, reason = "not every test file serves")]
 pub use app::App;
-#[allow(unused_imports, reason = "not every test file asks")]
 pub use stream::client;
 
-use std::{any::Any, path::PathBuf, sync::Arc};
+use std::{
+    any::Any,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use fhirtail::store::{
     Store,
     embedded::{EmbeddedOptions, EmbeddedStore},
     mongo::{MongoOptions, MongoStore},
 };
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// The program, as it was built beside the test.
+pub fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a path");
+    test.ancestors().nth(2).expect("target/profile").join("fhirtail")
+}
 
 /// A store of a test's own, with what must outlive it.
 pub struct Bench {

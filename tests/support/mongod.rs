@@ -38,7 +38,7 @@ pub fn binary() -> Option<PathBuf> {
     let named = std::env::var_os("MONGOD_BIN").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|folder| folder.join("mongod"));
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/mongod/mongod");
+    let fetched = crate::root().join("target/mongod/mongod");
     let found = named.into_iter().chain(on_path).chain([fetched]).find(|file| file.is_file());
     Some(found.unwrap_or_else(|| {
         panic!(

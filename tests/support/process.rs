@@ -35,7 +35,7 @@ impl Process {
         // A write beyond the limit of a file's size shall fail, not kill: as on a disk that is
         // full.
         let mut command = Command::new("sh");
-        command.args(["-c", r#"trap '' XFSZ; exec "$@""#, "sh", env!("CARGO_BIN_EXE_fhirtail")]);
+        command.args(["-c", r#"trap '' XFSZ; exec "$@""#, "sh"]).arg(crate::binary());
         command.args(["serve", "--listen", listen, "--store", store]).args(arguments);
         command.envs(environment.iter().copied());
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary");

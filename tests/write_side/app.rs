@@ -10,8 +10,6 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support;
-
 pub(crate) const LIMIT: usize = 256 << 10;
 
 /// A server on a port and in a folder of its own.

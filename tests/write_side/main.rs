@@ -5,5 +5,3 @@ mod app;
 mod bundles;
 mod refusals;
 mod resources;
-#[path = "../support/mod.rs"]
-mod support;

@@ -16,10 +16,9 @@ use fhirtail::{
 use mongodb::bson::{Bson, DateTime, Document, doc};
 
 use super::{agrees, found, index, search};
-use crate::{
-    support::mongod::ReplicaSet,
-    tools::{Bench, bench, bench_on, scan, ty},
-};
+use support::mongod::ReplicaSet;
+
+use crate::tools::{Bench, bench, bench_on, scan, ty};
 
 /// What the server has looked at since it writes that down: keys of indexes, documents.
 async fn looked_at(bench: &Bench, collection: &str) -> (i64, i64) {

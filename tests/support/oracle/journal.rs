@@ -98,8 +98,9 @@ impl Journal {
         theirs.map(|(at, _)| *at).filter(|at| *at > after).min()
     }
 
-    pub fn len(&self) -> usize {
-        self.commits.len()
+    /// All that was committed, in the log's order.
+    pub fn commits(&self) -> &[Commit] {
+        &self.commits
     }
 
     pub fn get(&self, index: usize) -> &Commit {
