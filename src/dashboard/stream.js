@@ -17,6 +17,7 @@ const PATH = 'fhir/$export?_type=' + TYPES.join(',');
 /** What a server asks an EventSource to wait, unless it is set otherwise. */
 const RETRY = 3000;
 const LONGEST = 30_000;
+/** Longer than a server keeps silent between two keep-alives, unless it is set otherwise. */
 const SILENCE = 20_000;
 const PATIENCE = 5000;
 /** So much silence is doubted though the server answers, each page's a little differently. */

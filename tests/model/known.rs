@@ -1,5 +1,5 @@
 //! What a copy knows where updates are looked up late: it may be ahead of its position, and behind
-//! what gives way to a later change.
+//! what is deferred to a later change.
 
 use std::collections::BTreeMap;
 
@@ -26,14 +26,14 @@ impl Known {
         self.0.values_mut().for_each(|known| *known = at.min(*known));
     }
 
-    /// Whether what came at a place need not be told: it was known, or gives way to what comes later.
+    /// Whether what came at a place need not be told: it was known, or is deferred to what comes later.
     pub fn excuses(&self, turn: &Turn, world: &World) -> bool {
-        let gives_way = || {
+        let is_deferred = || {
             let open = turn.versions[1].as_ref().is_some_and(|version| version.open);
             open && world.since(&turn.key, turn.at).len() > 1
         };
         world.looks_up()
-            && (self.0.get(&turn.key).is_some_and(|known| *known >= turn.at) || gives_way())
+            && (self.0.get(&turn.key).is_some_and(|known| *known >= turn.at) || is_deferred())
     }
 }
 
@@ -53,8 +53,8 @@ pub fn may_hold(
     let since = world.since(key, at);
     let is_it = |version: &Version| copied.is_some_and(|text| version.json == text.as_bytes());
     let later = since.iter().flatten().any(is_it);
-    let gave_way = since[0].as_ref().is_some_and(|version| version.open);
-    later || (gave_way && !whole && since.len() > 1)
+    let was_deferred = since[0].as_ref().is_some_and(|version| version.open);
+    later || (was_deferred && !whole && since.len() > 1)
 }
 
 /// Whether a look-up for a change may find that, in time or too late.

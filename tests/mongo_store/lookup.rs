@@ -137,7 +137,7 @@ async fn a_lookup_too_long_ago_is_made_now_and_repeats_nothing() {
     set_n("b", 2).await;
     set_n("a", 3).await;
     begin().await;
-    // Of the deletions what was before is known; of the update that gave way to one it is not.
+    // Of the deletions what was before is known; of the update that is deferred to one it is not.
     keep_images(&bench, "Patient").await;
     let both = doc! {"_id": {"$in": ["a", "gone"]}};
     bench.collection("Patient").delete_many(both).await.expect("deleted");

@@ -160,7 +160,7 @@ fn an_update_that_the_history_leaves_out_is_missing() {
         let verdict = of(left_out);
         assert!(!verdict.faults.is_empty(), "{verdict:?}");
     }
-    // Replayed, it may give way to what comes.
+    // Replayed, it may be deferred to what comes.
     let mut cut = vec![other(1), scanned(1, 1)];
     cut.push(Seen::Connected { from: last_id(&cut), written: 0 });
     cut.push(Updated::update(4, 4));
