@@ -127,7 +127,7 @@ async fn majority(server: &Dialed, listing: &Listing, login: &Login) -> Finding 
     let read = server.db.run_command(find).await.map(drop);
     let hello = hello(server).await.unwrap_or_default();
     let behind_s = log::written(&hello)
-        .zip(log::committed(&hello, server.is_sharded()))
+        .zip(log::majority(&hello, server.is_sharded()))
         .map(|(last, common)| time::seconds(last).saturating_sub(time::seconds(common)));
     findings::majority(&read.map_err(|error| refusal(&error)), behind_s, login)
 }
@@ -138,9 +138,9 @@ async fn hello(server: &Dialed) -> Result<Document, Error> {
 
 /// Up to where everything is committed by majority.
 async fn committed(server: &Dialed) -> Result<u64, Error> {
-    let hello = hello(server).await?;
-    let no_time = || Error::custom("MongoDB names no cluster time".to_owned());
-    log::committed(&hello, server.is_sharded()).ok_or_else(no_time)
+    let no_time = || Error::custom("no primary names its cluster time".to_owned());
+    let known = log::known(server.is_sharded(), || hello(server)).await?;
+    known.map(|(_, time)| time).ok_or_else(no_time)
 }
 
 async fn read_snapshot(server: &Dialed, listing: &Listing) -> Asked<()> {

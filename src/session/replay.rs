@@ -4,7 +4,7 @@
 //! one that comes after that. What the log then tells of that time has been sent, or what it tells of
 //! the time before has not, where the change was; and the other way round where the scan is yet to
 //! bring the resource as the snapshot has it. So the replay goes on, up to a snapshot in which there
-//! is no such difference.
+//! is no such difference. Where the stream goes on live, what was deferred comes then.
 
 use super::{CHUNK_BYTES, Ended, Replay, Session, Stage};
 use crate::{

@@ -100,8 +100,8 @@ pub enum ChangeKind {
         /// The resource before the change.
         before: Before,
     },
-    /// Changed to what nobody can look up any more: a later change, be it the resource's deletion or
-    /// the end of its collection, tells what became of it.
+    /// Changed to what nobody has looked up, or nobody can any more: a later change of the resource, be
+    /// it its deletion or the end of its collection, tells what became of it.
     Deferred {
         /// The resource's type.
         ty: ResourceType,

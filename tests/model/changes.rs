@@ -40,7 +40,7 @@ impl Changes for Reader {
             return Ok(ChangeBatch::new(Vec::new(), self.level, false));
         }
         let most = 1 + self.store.roll(self.store.knobs.log_batch as u64) as usize;
-        let world = self.store.world();
+        let mut world = self.store.world();
         world.holds_after(self.level)?;
         let left = world.after(self.level);
         let mut end = left.len().min(most);
@@ -66,6 +66,7 @@ impl Changes for Reader {
             self.level = self.level.max(world.head());
         }
         self.idle = quiet;
+        world.were_read(&changes);
         Ok(ChangeBatch::new(changes, self.level, quiet))
     }
 

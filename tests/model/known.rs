@@ -28,10 +28,8 @@ impl Known {
 
     /// Whether what came at a place need not be told: it was known, or is deferred to what comes later.
     pub fn excuses(&self, turn: &Turn, world: &World) -> bool {
-        let is_deferred = || {
-            let open = turn.versions[1].as_ref().is_some_and(|version| version.open);
-            open && world.since(&turn.key, turn.at).len() > 1
-        };
+        let is_deferred =
+            || world.was_deferred(turn.at) && world.since(&turn.key, turn.at).len() > 1;
         world.looks_up()
             && (self.0.get(&turn.key).is_some_and(|known| *known >= turn.at) || is_deferred())
     }
@@ -53,7 +51,8 @@ pub fn may_hold(
     let since = world.since(key, at);
     let is_it = |version: &Version| copied.is_some_and(|text| version.json == text.as_bytes());
     let later = since.iter().flatten().any(is_it);
-    let was_deferred = since[0].as_ref().is_some_and(|version| version.open);
+    let was_deferred =
+        since[0].as_ref().is_some_and(|version| world.was_deferred(version.position));
     later || (was_deferred && !whole && since.len() > 1)
 }
 

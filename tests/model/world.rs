@@ -1,7 +1,10 @@
 //! What the simulated store holds: the resources, the log of their changes, and what is left of
 //! it. Every earlier state can be asked for: that is what copies are compared with.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use fhirtail::{
@@ -73,6 +76,8 @@ pub struct World {
     trimmed: u64,
     /// Where each version was written.
     places: Vec<LogPosition>,
+    /// Changes that a reader has deferred to later ones.
+    deferred: BTreeSet<LogPosition>,
 }
 
 impl World {
@@ -86,6 +91,7 @@ impl World {
             now,
             trimmed: now - 1,
             places: Vec::new(),
+            deferred: BTreeSet::new(),
         }
     }
 
@@ -217,6 +223,17 @@ impl World {
 
     pub fn looks_up(&self) -> bool {
         self.knobs.looked_up
+    }
+
+    /// Takes note of what a reader has made of changes.
+    pub fn were_read(&mut self, changes: &[Change]) {
+        let is_deferred = |change: &&Change| matches!(change.kind, ChangeKind::Deferred { .. });
+        self.deferred.extend(changes.iter().filter(is_deferred).map(|change| change.position));
+    }
+
+    /// Whether a reader, be it another's, has deferred a change.
+    pub fn was_deferred(&self, at: LogPosition) -> bool {
+        self.deferred.contains(&at)
     }
 
     pub fn change_at(&self, at: LogPosition) -> Option<&Logged> {

@@ -1,5 +1,6 @@
 //! What the tests share.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
+#![allow(missing_docs, reason = "the tests are its only users")]
 
 pub mod altered;
 pub mod app;

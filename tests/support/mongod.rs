@@ -271,7 +271,7 @@ impl ReplicaSet {
                     return index;
                 }
             }
-            assert!(start.elapsed() < DEADLINE, "no primary:\n{}", self.nodes[0].log());
+            assert!(start.elapsed() < DEADLINE, "no primary:\n{}", self.nodes[0].end_of_log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

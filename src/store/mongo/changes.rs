@@ -21,7 +21,7 @@ use tracing::debug;
 use super::{
     Shared,
     change_stream::open_cursor,
-    deferred::{self, Deferred},
+    deferred::{self, BeforeDeferred},
     errors,
     event::{Event, token_time},
     log,
@@ -114,7 +114,7 @@ struct Tail {
     tokens_hold: bool,
     /// As of which time of the log documents were looked up last.
     looked_up: u64,
-    deferred: Deferred,
+    before_deferred: BeforeDeferred,
     /// Collections came or went.
     listing_changed: bool,
 }
@@ -145,7 +145,7 @@ impl Tail {
             looked: ends.committed,
             tokens_hold: true,
             looked_up: 0,
-            deferred: Deferred::default(),
+            before_deferred: BeforeDeferred::default(),
             listing_changed: false,
         })
     }
@@ -294,7 +294,7 @@ impl Tail {
             true => Some(self.look_up(steps).await?),
             false => None,
         };
-        steps.iter_mut().for_each(|step| self.deferred.meet(step));
+        steps.iter_mut().for_each(|step| self.before_deferred.meet(step));
         if let Some(gone) = gone {
             deferred::defer(steps, gone);
         }

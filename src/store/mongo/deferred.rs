@@ -10,9 +10,9 @@ use crate::{
 
 /// What was before events that are deferred, until the later one comes.
 #[derive(Default)]
-pub(super) struct Deferred(HashMap<Place, Before>);
+pub(super) struct BeforeDeferred(HashMap<Place, Before>);
 
-impl Deferred {
+impl BeforeDeferred {
     /// Takes note of an event without its document: the next of that document stands for it too. What
     /// was before that is then what was before this.
     pub(super) fn meet(&mut self, step: &mut Step) {
@@ -75,19 +75,19 @@ mod tests {
     /// next is another, before which there was nothing.
     #[test]
     fn what_was_before_a_drop_is_not_before_what_comes_after() {
-        let mut deferred = Deferred::default();
+        let mut before = BeforeDeferred::default();
         for name in ["Patient", "Basic"] {
-            deferred.meet(&mut upsert(name, true, Before::Unknown));
+            before.meet(&mut upsert(name, true, Before::Unknown));
         }
         let ty = ResourceType::parse("Patient").unwrap();
-        deferred.meet(&mut step(false, ChangeKind::Replaced { ty }));
+        before.meet(&mut step(false, ChangeKind::Replaced { ty }));
         let mut anew = upsert("Patient", false, Before::Absent);
-        deferred.meet(&mut anew);
+        before.meet(&mut anew);
         assert!(matches!(anew.change.kind.before(), Before::Absent), "{anew:?}");
         let mut next = upsert("Basic", false, Before::Absent);
-        deferred.meet(&mut next);
+        before.meet(&mut next);
         assert!(matches!(next.change.kind.before(), Before::Unknown), "{next:?}");
-        assert!(deferred.0.is_empty());
+        assert!(before.0.is_empty());
     }
 
     /// What each is deferred to that is: the time of a step, in order.

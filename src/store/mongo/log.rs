@@ -27,7 +27,7 @@ pub(super) struct Instant {
 /// The cluster time up to which everything is committed by majority.
 pub(super) async fn commit_point(shared: &Shared) -> Result<Instant, StoreError> {
     shared.freshen_catalog().await?;
-    let (reply, time) = known(shared).await?;
+    let (reply, time) = both(shared).await?;
     Ok(Instant { time, term: term(&reply) })
 }
 
@@ -60,33 +60,54 @@ pub(super) async fn settled(
     Err(StoreError::SnapshotExpired)
 }
 
-/// A reply to `hello`, and what is committed by it: a primary that was just elected is waited for.
-async fn known(shared: &Shared) -> Result<(Document, u64), StoreError> {
+/// A reply to `hello`, and up to where it says that everything is committed.
+async fn both(shared: &Shared) -> Result<(Document, u64), StoreError> {
+    let reply = known(shared.sharded, || hello(shared)).await;
+    reply.map_err(|error| errors::plain(&error))?.ok_or_else(no_time)
+}
+
+/// Asks a primary until it knows up to where everything is committed: one that was just elected is
+/// waited for, and one that has stepped down until there is another. `None`: for as long as a primary
+/// is waited for there was none that knew.
+pub(crate) async fn known<F>(
+    sharded: bool,
+    hello: impl Fn() -> F,
+) -> Result<Option<(Document, u64)>, Error>
+where
+    F: Future<Output = Result<Document, Error>>,
+{
     let deadline = tokio::time::Instant::now() + SERVER_SELECTION;
     let mut pause = SHORTEST;
     loop {
-        let reply = hello(shared).await.map_err(|error| errors::plain(&error))?;
-        if let Some(time) = committed(&reply, shared.sharded) {
-            return Ok((reply, time));
+        let reply = hello().await?;
+        if let Some(time) = committed(&reply, sharded) {
+            return Ok(Some((reply, time)));
         }
         if tokio::time::Instant::now() > deadline {
-            return Err(no_time());
+            return Ok(None);
         }
         tokio::time::sleep(pause).await;
         pause = LONGEST.min(pause * 2);
     }
 }
 
-/// The cluster time up to which everything is committed by majority, of a reply to `hello`. A primary
-/// that was just elected may not know yet of all that its predecessor had committed: it does once a
-/// majority has a write of its own term, which it makes at once.
-pub(crate) fn committed(hello: &Document, sharded: bool) -> Option<u64> {
-    if sharded {
-        return timestamp(Some(hello), "operationTime");
+/// The cluster time up to which everything is committed by majority, of a primary's reply to `hello`.
+/// One that was just elected may not know yet of all that its predecessor had committed: it does once
+/// a majority has a write of its own term, which it makes at once. And one that has stepped down says
+/// nothing of what its successor has committed since.
+fn committed(hello: &Document, sharded: bool) -> Option<u64> {
+    let committed = majority(hello, sharded)?;
+    let is_primary = hello.get_bool("isWritablePrimary").unwrap_or(false);
+    let is_of_its_term = || Some(optime(hello, "majorityOpTime")?.get_i64("t").ok() == term(hello));
+    (sharded || (is_primary && is_of_its_term()?)).then_some(committed)
+}
+
+/// The cluster time up to which the node of a reply to `hello` has seen all committed by majority.
+pub(crate) fn majority(hello: &Document, sharded: bool) -> Option<u64> {
+    match sharded {
+        true => timestamp(Some(hello), "operationTime"),
+        false => timestamp(optime(hello, "majorityOpTime"), "ts"),
     }
-    let committed = optime(hello, "majorityOpTime")?;
-    let is_of_its_term = committed.get_i64("t").ok() == term(hello);
-    timestamp(Some(committed), "ts").filter(|_| is_of_its_term)
 }
 
 /// The two ends of the log.
@@ -100,7 +121,7 @@ pub(super) struct Ends {
 
 /// Both ends, as the primary knows them.
 pub(super) async fn ends(shared: &Shared) -> Result<Ends, StoreError> {
-    let (reply, committed) = known(shared).await?;
+    let (reply, committed) = both(shared).await?;
     Ok(Ends { written: written(&reply).ok_or_else(no_time)?, committed })
 }
 
@@ -127,9 +148,9 @@ fn timestamp(reply: Option<&Document>, name: &str) -> Option<u64> {
     reply?.get_timestamp(name).ok().map(time::from_bson)
 }
 
-/// Nor after as long as a primary is waited for.
+/// No primary has named one, for as long as one is waited for.
 fn no_time() -> StoreError {
-    StoreError::Unavailable("MongoDB names no cluster time yet".into())
+    StoreError::Unavailable("no primary of MongoDB names its cluster time yet".into())
 }
 
 /// About `back` before the end, but no older than the log reaches.
@@ -180,19 +201,43 @@ async fn oldest(shared: &Shared) -> Result<Option<u64>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use mongodb::bson::Timestamp;
 
     use super::*;
 
-    #[test]
-    fn what_a_new_primary_has_of_former_terms_is_not_all_that_was_committed() {
-        let optime = |time, term: i64| doc! {"ts": Timestamp { time, increment: 1 }, "t": term};
-        let of = |last: Document, majority: Document| {
-            let reply = doc! {"lastWrite": {"opTime": last, "majorityOpTime": majority}};
-            committed(&reply, false).map(time::seconds)
+    fn reply(is_primary: bool, [last, majority]: [(u32, i64); 2]) -> Document {
+        let optime = |(time, term)| doc! {"ts": Timestamp { time, increment: 1 }, "t": term};
+        let writes = doc! {"opTime": optime(last), "majorityOpTime": optime(majority)};
+        doc! {"isWritablePrimary": is_primary, "lastWrite": writes}
+    }
+
+    /// Asks nodes that answer so, one after another, the last of them for ever.
+    async fn asked(replies: &[Document]) -> (Option<u32>, usize) {
+        let asked = Cell::new(0);
+        let hello = async || {
+            let at = asked.replace(asked.get() + 1).min(replies.len() - 1);
+            Ok(replies[at].clone())
         };
-        assert_eq!(of(optime(9, 2), optime(7, 2)), Some(7));
-        assert_eq!(of(optime(9, 2), optime(7, 1)), None);
-        assert_eq!(committed(&doc! {"lastWrite": {}}, false), None);
+        let known = known(false, hello).await.unwrap();
+        (known.map(|(_, time)| time::seconds(time)), asked.get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_new_primary_has_of_former_terms_is_not_all_that_was_committed() {
+        let (new, knows) = (reply(true, [(9, 2), (7, 1)]), reply(true, [(9, 2), (8, 2)]));
+        assert_eq!(asked(&[new.clone(), new.clone(), knows]).await, (Some(8), 3));
+        let start = tokio::time::Instant::now();
+        assert_eq!(asked(&[new]).await.0, None);
+        assert!(start.elapsed() >= SERVER_SELECTION);
+        assert_eq!(asked(&[doc! {"isWritablePrimary": true, "lastWrite": {}}]).await.0, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_former_primary_has_is_not_all_that_was_committed() {
+        let former = reply(false, [(9, 1), (9, 1)]);
+        let knows = reply(true, [(12, 2), (12, 2)]);
+        assert_eq!(asked(&[former, knows]).await, (Some(12), 2));
     }
 }
