@@ -34,9 +34,13 @@ impl Leeway {
     }
 }
 
-/// What there is to fill, the ring and the embedded store's cache of pages, is full soon.
-const CAST: Cast =
-    Cast { arguments: &["--ring-bytes", "4000000", "--cache-bytes", "8000000"], ..Cast::USUAL };
+/// What there is to fill, the ring and the embedded store's cache of pages, is full soon. The
+/// allocator is set as in `docker/`.
+const CAST: Cast = Cast {
+    arguments: &["--ring-bytes", "4000000", "--cache-bytes", "8000000"],
+    environment: &[("MALLOC_ARENA_MAX", "2")],
+    ..Cast::USUAL
+};
 
 fn time() -> Duration {
     let minutes = std::env::var("FHIRTAIL_SOAK_MINUTES").ok().and_then(|text| text.parse().ok());
