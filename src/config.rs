@@ -62,7 +62,7 @@ pub struct StoreArgs {
 
     /// Embedded store: how long a snapshot may be read (seconds)
     #[arg(long, env = "FHIRTAIL_SNAPSHOT_LIFE", default_value = "300", value_name = "S",
-          value_parser = seconds)]
+          value_parser = some_seconds)]
     pub snapshot_life: Duration,
 
     /// Embedded store: how many bytes of changes are kept for who comes back

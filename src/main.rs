@@ -78,7 +78,12 @@ fn main() -> ExitCode {
     }
 }
 
+/// A write was to make a file longer than the process may; the number on Linux and the BSDs.
+const SIGXFSZ: i32 = 25;
+
 async fn run(cli: Cli) -> ExitCode {
+    // A file at its limit is a disk that is full: told by an error, not by this signal, which kills.
+    let _heard = signal(SignalKind::from_raw(SIGXFSZ));
     let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve(args).await,
         Command::Demo(args) => demo(args).await,
@@ -97,8 +102,8 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 }
 
 async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let _traces = telemetry::start()?;
-    let metrics = telemetry::metrics()?;
+    let telemetry = telemetry::start()?;
+    let metrics = telemetry.metrics()?;
     let store = store::open(&args.store.name.store, args.store.embedded()).await?;
     let server = Server::bind(&args.server, store, Some(metrics)).await?;
     server.announce();
@@ -107,17 +112,21 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn demo(args: DemoServeArgs) -> anyhow::Result<ExitCode> {
-    let _traces = telemetry::start()?;
-    let metrics = telemetry::metrics()?;
+    let telemetry = telemetry::start()?;
+    let metrics = telemetry.metrics()?;
     let folder = tempfile::Builder::new().prefix("fhirtail-demo-").tempdir()?;
     let store: Arc<dyn Store> = EmbeddedStore::open(folder.path(), EmbeddedOptions::default())?;
     let population = Population::new(args.demo.seed, args.demo.patients);
-    demo::populate(store.as_ref(), population).await?;
+    let asked = asked_to_stop()?;
+    tokio::pin!(asked);
+    tokio::select! {
+        populated = demo::populate(store.as_ref(), population) => drop(populated?),
+        () = &mut asked => return Ok(ExitCode::SUCCESS),
+    }
     let server = Server::bind(&args.server, Arc::clone(&store), Some(metrics)).await?;
     server.announce();
     let stop = CancellationToken::new();
     let pulse = tokio::spawn(demo::pulse(store, population, args.demo.rate, stop.clone()));
-    let asked = asked_to_stop()?;
     let stopping = async move {
         asked.await;
         stop.cancel();

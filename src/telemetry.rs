@@ -1,4 +1,4 @@
-//! Logs, text on a terminal and JSON otherwise; metrics, Prometheus' text on `/metrics`; traces,
+//! Logs, text on a terminal and JSON otherwise, for which nobody waits; metrics, Prometheus' text on `/metrics`; traces,
 //! where they are built in and asked for.
 //!
 //! [`table`] names every metric; `docs/METRICS.md` says what to do about each.
@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use metrics::{Gauge, counter};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::Subscriber;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{FilterExt, LevelFilter, filter_fn},
@@ -27,14 +28,29 @@ use table::SECONDS;
 pub use traces::{Traces, TracesError};
 pub(crate) use traces::{adopt, outlive_current};
 
-/// Logs to standard error. `RUST_LOG` says how much (default `info`). Traces until what this gives
-/// is dropped, if OpenTelemetry's variables say where to.
+/// How many lines wait for standard error. Where it takes none, what comes then is counted, and lost.
+const LINES: usize = 4_096;
+
+/// Logs and traces, until it is dropped: what is left of them goes out then.
+#[derive(Debug)]
+#[must_use]
+pub struct Telemetry {
+    _traces: Traces,
+    _lines: WorkerGuard,
+    lost: ErrorCounter,
+}
+
+/// Logs to standard error, by a thread that waits for it. `RUST_LOG` says how much (default `info`).
+/// Traces, if OpenTelemetry's variables say where to.
 ///
 /// # Errors
 /// What those variables say is of no use.
-pub fn start() -> Result<Traces, TracesError> {
+pub fn start() -> Result<Telemetry, TracesError> {
     let traces = Traces::of_environment()?;
-    let logs = fmt::layer().with_writer(std::io::stderr);
+    let lines = NonBlockingBuilder::default().buffered_lines_limit(LINES).thread_name("log");
+    let (lines, guard) = lines.finish(std::io::stderr());
+    let telemetry = Telemetry { _traces: traces, _lines: guard, lost: lines.error_counter() };
+    let logs = fmt::layer().with_writer(lines);
     let logs = match std::io::stderr().is_terminal() {
         true => logs.with_target(false).boxed(),
         false => logs.json().flatten_event(true).boxed(),
@@ -42,9 +58,9 @@ pub fn start() -> Result<Traces, TracesError> {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,mongodb=warn,hickory=warn,opentelemetry=warn"));
     // A second logger, in a process that has one, is refused: the first stays.
-    let _ = subscriber(logs.with_filter(lines(filter)), &traces).try_init();
-    traces.announce();
-    Ok(traces)
+    let _ = subscriber(logs.with_filter(only_events(filter)), &telemetry._traces).try_init();
+    telemetry._traces.announce();
+    Ok(telemetry)
 }
 
 /// A variable that says something.
@@ -61,7 +77,7 @@ fn asked_for() -> Option<&'static str> {
 }
 
 /// Of what `filter` lets through, what becomes a line: no span.
-fn lines<S: Subscriber>(filter: EnvFilter) -> impl Filter<S> {
+fn only_events<S: Subscriber>(filter: EnvFilter) -> impl Filter<S> {
     filter.and(filter_fn(|what| what.is_event()).with_max_level_hint(LevelFilter::TRACE))
 }
 
@@ -78,26 +94,29 @@ fn subscriber(
     }
 }
 
-/// Installs the process's metrics recorder, with its upkeep. Whatever may be counted is there
-/// from now on, at zero.
-///
-/// # Errors
-/// There is one already.
-pub fn metrics() -> Result<PrometheusHandle, BuildError> {
-    let buckets = Matcher::Full(COMMIT_TO_SOCKET.to_owned());
-    let builder = PrometheusBuilder::new().set_buckets_for_metric(buckets, &SECONDS)?;
-    let handle = builder.install_recorder()?;
-    let upkeep = handle.clone();
-    tokio::spawn(async move {
-        let mut tick = tokio::time::interval(Duration::from_secs(5));
-        loop {
-            tick.tick().await;
-            upkeep.run_upkeep();
-        }
-    });
-    table::register();
-    count_defects();
-    Ok(handle)
+impl Telemetry {
+    /// Installs the process's metrics recorder, with its upkeep. Whatever may be counted is there
+    /// from now on, at zero.
+    ///
+    /// # Errors
+    /// There is one already.
+    pub fn metrics(&self) -> Result<PrometheusHandle, BuildError> {
+        let buckets = Matcher::Full(COMMIT_TO_SOCKET.to_owned());
+        let builder = PrometheusBuilder::new().set_buckets_for_metric(buckets, &SECONDS)?;
+        let handle = builder.install_recorder()?;
+        let (upkeep, lost) = (handle.clone(), self.lost.clone());
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(Duration::from_secs(5));
+            loop {
+                tick.tick().await;
+                upkeep.run_upkeep();
+                counter!("fhirtail_log_lines_lost_total").absolute(lost.dropped_lines() as u64);
+            }
+        });
+        table::register();
+        count_defects();
+        Ok(handle)
+    }
 }
 
 /// Counts what panics, wherever it does: not all that runs here has somebody who waits for it.
@@ -144,8 +163,9 @@ mod tests {
     #[test]
     fn where_nothing_is_traced_there_are_no_spans() {
         let traces = Traces::of_environment().expect("no word of them");
-        let logs =
-            fmt::layer().with_writer(std::io::sink).with_filter(lines(EnvFilter::new("info")));
+        let logs = fmt::layer()
+            .with_writer(std::io::sink)
+            .with_filter(only_events(EnvFilter::new("info")));
         with_default(subscriber(logs, &traces), || {
             assert!(info_span!("request").is_disabled() && trace_span!("frame").is_disabled());
             assert_eq!(LevelFilter::current(), LevelFilter::INFO);

@@ -4,6 +4,7 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Child, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use support::{
@@ -153,4 +154,31 @@ async fn traces_that_were_not_built_in() {
         said["message"].as_str().is_some_and(|said| said.contains("--features otel")),
         "{said}"
     );
+}
+
+/// A pager that was left open, a collector that hangs: the lines alone wait for it, and are counted
+/// where they are lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_holds_up_nobody() {
+    let bench = left_alone(1, 0).await;
+    let mut server = Logged::serve(&bench.name, &[]);
+    let client = client();
+    let get = async |path: &str| {
+        let asked = client.get(server.url(path)).header("Accept", "application/fhir+ndjson");
+        let answer = asked.timeout(Duration::from_secs(30)).send().await.expect("an answer");
+        answer.text().await.expect("a body")
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while get("/metrics").await.contains("fhirtail_log_lines_lost_total 0\n") {
+        assert!(Instant::now() < deadline, "no line is lost");
+        for _ in 0..20 {
+            futures_util::future::join_all((0..10).map(|_| get("/fhir/$export"))).await;
+        }
+    }
+    assert!(get("/fhir/$export").await.contains("Patient"));
+    server.signal("-TERM");
+    while server.end().is_none() {
+        assert!(Instant::now() < deadline, "it does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

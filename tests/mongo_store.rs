@@ -11,6 +11,8 @@ mod handoff;
 mod log;
 #[path = "mongo_store/lookup.rs"]
 mod lookup;
+#[path = "mongo_store/majority.rs"]
+mod majority;
 #[path = "mongo_store/narrow/mod.rs"]
 mod narrow;
 #[path = "mongo_store/rules.rs"]

@@ -180,3 +180,28 @@ fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("its address").port()
 }
+
+/// Before it serves, a demo writes what it shows: stopped meanwhile it leaves nothing behind.
+#[test]
+fn a_demo_that_is_stopped_before_it_serves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_fhirtail"));
+    demo.args(["demo", "--patients", "9999999", "--listen", "127.0.0.1:0"]);
+    let mut demo = demo.env("TMPDIR", folder.path()).spawn().expect("the binary");
+    let is_empty = || std::fs::read_dir(folder.path()).expect("a folder").next().is_none();
+    let deadline = Instant::now() + SOON;
+    // What hears the signal is there before the first resource is.
+    let writes = || {
+        let files = std::fs::read_dir(folder.path()).expect("a folder").flatten();
+        let file = |entry: std::fs::DirEntry| entry.path().join("fhirtail.redb").metadata();
+        files.filter_map(|entry| file(entry).ok()).any(|file| file.len() > 8 << 20)
+    };
+    while !writes() {
+        assert!(Instant::now() < deadline, "it writes nothing");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let sent = Command::new("kill").args(["-TERM", &demo.id().to_string()]).status();
+    assert!(sent.expect("kill").success());
+    let ended = demo.wait().expect("its end");
+    assert!(ended.success() && is_empty(), "{ended}");
+}

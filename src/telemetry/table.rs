@@ -135,6 +135,12 @@ fn encryption() {
 fn defects() {
     count("fhirtail_panics_total", Unit::Count, &[], "Defects met, whoever met them");
     count(
+        "fhirtail_log_lines_lost_total",
+        Unit::Count,
+        &[],
+        "Lines of the log that standard error did not take in time",
+    );
+    count(
         "fhirtail_unreadable_documents_total",
         Unit::Count,
         &[],

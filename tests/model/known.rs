@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fhirtail::position::LogPosition;
+use fhirtail::{position::LogPosition, store::Window};
 
 use crate::world::{Key, Logged, Turn, Version, World};
 
@@ -54,6 +54,13 @@ pub fn may_hold(
     let was_deferred =
         since[0].as_ref().is_some_and(|version| world.was_deferred(version.position));
     later || (was_deferred && !whole && since.len() > 1)
+}
+
+/// Whether what a look-up may have found of a resource, too late, is no longer in the window.
+pub fn may_have_left(window: Window, key: &Key, at: LogPosition, world: &World) -> bool {
+    let since = world.since(key, at);
+    let was_open = since[0].as_ref().is_some_and(|version| version.open);
+    was_open && since[1..].iter().flatten().any(|later| !window.contains(later.updated_ms))
 }
 
 /// Whether a look-up for a change may find that, in time or too late.

@@ -18,7 +18,7 @@ use fhirtail::{
 };
 
 use crate::{
-    known::{Known, may_be_found, may_hold},
+    known::{Known, may_be_found, may_have_left, may_hold},
     world::{Key, State, Turn, Version, World},
 };
 
@@ -234,8 +234,10 @@ impl Replica {
         let whole = event.is_some_and(|event| event.event == "caught-up");
         self.compare(&state, Some(&position), |copied, key| {
             // What was before an update may have been outside of a window.
-            let had = copied.is_some() || !self.plan.window.is_open();
-            had && may_hold(copied, key, position.log, whole, world)
+            let window = self.plan.window;
+            let had = copied.is_some() || !window.is_open();
+            had && (may_hold(copied, key, position.log, whole, world)
+                || (copied.is_none() && may_have_left(window, key, position.log, world)))
         })
     }
 

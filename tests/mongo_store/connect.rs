@@ -7,7 +7,7 @@ use fhirtail::store::{
 use mongodb::bson::doc;
 use support::mongod::{ReplicaSet, Standalone, fresh_database, shared};
 
-use crate::tools::open;
+use crate::tools::{open, patient};
 
 async fn refused(uri: &str) -> ConnectError {
     let error = MongoStore::connect(uri, MongoOptions::default()).await.expect_err("refused");
@@ -114,4 +114,21 @@ async fn an_oplog_that_may_not_be_read() {
     set.fail_command(doc! {"times": 1}, unauthorized).await;
     assert_eq!(store.oldest().await.expect("an answer"), None);
     assert!(store.oldest().await.expect("an answer").is_some());
+}
+
+/// What reads prefer is no matter of writes.
+#[tokio::test]
+async fn who_prefers_to_read_elsewhere_writes_to_the_primary() {
+    let Some(set) = shared().await else { return };
+    let uri = format!("{}&readPreference=secondaryPreferred", set.uri(&fresh_database()));
+    let store = MongoStore::connect(&uri, MongoOptions::default()).await.expect("a store");
+    store.commit(vec![patient("a", 1)]).await.expect("committed");
+}
+
+#[tokio::test]
+async fn a_database_of_mongodb_s_own() {
+    for name in ["admin", "config", "local"] {
+        let error = refused(&format!("mongodb://127.0.0.1:1/{name}")).await;
+        assert!(matches!(error, ConnectError::NotOurs(_)), "{error:?}");
+    }
 }

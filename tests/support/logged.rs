@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Lines},
-    process::{Child, ChildStderr, Command, Stdio},
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
 };
 
 use serde_json::Value;
@@ -87,6 +87,11 @@ impl Logged {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether it has ended, and how.
+    pub fn end(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("its state")
     }
 
     pub fn signal(&self, name: &str) {

@@ -32,10 +32,7 @@ impl Process {
     }
 
     fn start(listen: &str, environment: &[(&str, &str)], store: &str, arguments: &[&str]) -> Self {
-        // A write beyond the limit of a file's size shall fail, not kill: as on a disk that is
-        // full.
-        let mut command = Command::new("sh");
-        command.args(["-c", r#"trap '' XFSZ; exec "$@""#, "sh"]).arg(crate::binary());
+        let mut command = Command::new(crate::binary());
         command.args(["serve", "--listen", listen, "--store", store]).args(arguments);
         command.envs(environment.iter().copied());
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary");

@@ -8,6 +8,7 @@ use std::{
     cell::Cell,
     fmt::Display,
     io, mem,
+    os::unix::fs::MetadataExt,
     panic::{self, AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, Once, PoisonError, RwLock, RwLockReadGuard},
@@ -55,10 +56,17 @@ pub enum OpenError {
     Io(PathBuf, String),
 }
 
+/// The open database, and which file it is.
+#[derive(Debug)]
+struct Open {
+    db: Database,
+    inode: Inode,
+}
+
 /// The open database, or what has become of it.
 #[derive(Debug)]
 enum State {
-    Open(Database),
+    Open(Open),
     /// The disk failed; the next use tries to open the file again.
     Failed,
     Closed,
@@ -100,7 +108,8 @@ impl DataFile {
         // The file's name is durable once its directory is.
         let synced = std::fs::File::open(directory).and_then(|dir| dir.sync_all());
         synced.map_err(|e| OpenError::Io(directory.into(), e.to_string()))?;
-        let state = RwLock::new(State::Open(db));
+        let inode = Inode::of(&path).map_err(|e| OpenError::Io(directory.into(), e.to_string()))?;
+        let state = RwLock::new(State::Open(Open { db, inode }));
         let file = Self { path, cache_bytes, epoch, state, pause: Mutex::default() };
         Ok((file, Epoch(epoch)))
     }
@@ -110,7 +119,7 @@ impl DataFile {
         &self,
         work: impl FnOnce(ReadTransaction) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let begun = self.with(|db| db.begin_read().map_err(Fault::from))?;
+        let begun = self.with(|open| open.db.begin_read().map_err(Fault::from))?;
         begun.and_then(work).map_err(|error| {
             self.heed(&error);
             fault(error)
@@ -121,9 +130,17 @@ impl DataFile {
     ///
     /// # Errors
     /// The disk fails, or has failed a moment ago: the file may have been opened again while this
-    /// waited for it, and a second failure so soon would take it from those who read.
+    /// waited for it, and a second failure so soon would take it from those who read. Or the file was
+    /// moved or removed: what is written to it then nobody would find again.
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        self.with(|db| self.may_write().and_then(|()| db.begin_write().map_err(fault)))?
+        self.with(|open| {
+            self.may_write()?;
+            match Inode::of(&self.path) {
+                Ok(inode) if inode == open.inode => open.db.begin_write().map_err(fault),
+                Ok(_) => Err(StoreError::Unavailable("another file is in its place".into())),
+                Err(error) => Err(fault(Fault::Io(error))),
+            }
+        })?
     }
 
     /// Opens the file again if reading it has met a disk that fails.
@@ -182,7 +199,7 @@ impl DataFile {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         match &mut *state {
             // Where only the list of free pages was wrong, redb has made a new one.
-            State::Open(db) => db.check_integrity().map(drop).map_err(fault),
+            State::Open(open) => open.db.check_integrity().map(drop).map_err(fault),
             State::Failed | State::Closed => {
                 Err(StoreError::Unavailable("the store is closed".into()))
             }
@@ -192,14 +209,14 @@ impl DataFile {
     /// Flushes and unlocks the file, whoever still holds a transaction.
     pub(super) fn close(&self) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        if let State::Open(db) = mem::replace(&mut *state, State::Closed)
-            && let Err(error) = db.close()
+        if let State::Open(open) = mem::replace(&mut *state, State::Closed)
+            && let Err(error) = open.db.close()
         {
             tracing::warn!(%error, "the embedded store did not close cleanly");
         }
     }
 
-    fn with<T>(&self, work: impl FnOnce(&Database) -> T) -> Result<T, StoreError> {
+    fn with<T>(&self, work: impl FnOnce(&Open) -> T) -> Result<T, StoreError> {
         let mut state = self.read_state();
         if matches!(*state, State::Failed) {
             drop(state);
@@ -207,7 +224,7 @@ impl DataFile {
             state = self.read_state();
         }
         match &*state {
-            State::Open(db) => Ok(work(db)),
+            State::Open(open) => Ok(work(open)),
             State::Failed => Err(StoreError::Unavailable("its disk fails".into())),
             State::Closed => Err(StoreError::Unavailable("the store is closed".into())),
         }
@@ -243,7 +260,8 @@ impl DataFile {
         if identity != (FORMAT, self.epoch) {
             return Err(damaged("it is another store's".into()));
         }
-        *state = State::Open(db);
+        let inode = Inode::of(&self.path).map_err(|error| fault(Fault::Io(error)))?;
+        *state = State::Open(Open { db, inode });
         Ok(())
     }
 
@@ -253,6 +271,20 @@ impl DataFile {
 
     fn pause(&self) -> MutexGuard<'_, Pause> {
         self.pause.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A file, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Inode {
+    device: u64,
+    number: u64,
+}
+
+impl Inode {
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = std::fs::metadata(path)?;
+        Ok(Self { device: file.dev(), number: file.ino() })
     }
 }
 

@@ -70,6 +70,25 @@ fn another_file_is_never_taken_for_the_one_that_was() {
     }
 }
 
+/// The folder is moved, or removed, under a store that nobody told: what would be written to a file
+/// that has no name any more is refused, and taken again where it was.
+#[test]
+fn what_nobody_would_find_again_is_not_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, aside) = (directory.path().join(FILE_NAME), directory.path().join("aside"));
+    let file = open(directory.path());
+    mark(&file);
+    std::fs::rename(&path, &aside).unwrap();
+    let refused = file.begin_write().map(drop);
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    open(directory.path()).close();
+    let refused = file.begin_write().map(drop);
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    std::fs::rename(&aside, &path).unwrap();
+    file.begin_write().unwrap().abort().unwrap();
+    assert_eq!(read_mark(&file).unwrap(), MARK);
+}
+
 /// Opening a large file takes long, and keeps all others out meanwhile.
 #[test]
 fn after_a_failure_the_file_is_left_alone_for_a_while() {

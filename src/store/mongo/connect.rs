@@ -29,6 +29,9 @@ pub enum ConnectError {
     /// The connection string names no database.
     #[error("the MongoDB URI names no database: write mongodb://host:27017/DATABASE")]
     NoDatabase,
+    /// The connection string names a database of MongoDB's own.
+    #[error("the MongoDB URI names the database {0}, which is MongoDB's own: name another")]
+    NotOurs(String),
     /// Nobody there.
     #[error("no MongoDB answers at {hosts}: {why}")]
     Unreachable {
@@ -149,6 +152,9 @@ pub(crate) async fn dial(uri: &str) -> Result<Dialed, ConnectError> {
     let hosts = hosts.join(",");
     let failed = |error: Error| refusal(&hosts, &error);
     let name = options.default_database.clone().ok_or(ConnectError::NoDatabase)?;
+    if ["admin", "config", "local"].contains(&name.as_str()) {
+        return Err(ConnectError::NotOurs(name));
+    }
     let client = Client::with_options(options).map_err(failed)?;
     let db = client.database(&name);
     let hello = db.run_command(doc! {"hello": 1}).await.map_err(failed)?;
@@ -202,9 +208,13 @@ async fn parse(uri: &str) -> Result<ClientOptions, ConnectError> {
     Ok(options)
 }
 
+/// How long a write waits for a majority that does not come.
+const MAJORITY: Duration = Duration::from_secs(10);
+
 /// Acknowledged by a majority, in its journals.
 pub(crate) fn durable() -> WriteConcern {
-    WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build()
+    let majority = WriteConcern::builder().w(Acknowledgment::Majority).journal(true);
+    majority.w_timeout(MAJORITY).build()
 }
 
 /// What reads outside snapshots see.

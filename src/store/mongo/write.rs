@@ -15,7 +15,7 @@ use mongodb::{
     ClientSession,
     bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, cstr, doc, raw::CStr},
     error::{Error, Result, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
-    options::ReadConcern,
+    options::{ReadConcern, ReadPreference, SelectionCriteria},
 };
 
 use super::{
@@ -108,9 +108,11 @@ async fn try_commit(shared: &Shared, writes: &[Write]) -> std::result::Result<Ve
         .start_transaction()
         .read_concern(ReadConcern::snapshot())
         .write_concern(durable())
+        // Whatever reads prefer.
+        .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
         .await?;
     match perform(shared, writes, &mut session).await {
-        Ok(written) => finish(&mut session).await.map(|()| written),
+        Ok(written) => finish(shared, &mut session).await.map(|()| written),
         Err(abort) => {
             session.abort_transaction().await?;
             Err(abort)
@@ -119,15 +121,16 @@ async fn try_commit(shared: &Shared, writes: &[Write]) -> std::result::Result<Ve
 }
 
 /// Commits. A transaction without a write is committed too: what it read is then known to last.
-async fn finish(session: &mut ClientSession) -> std::result::Result<(), Abort> {
-    let mut attempt = 1;
+async fn finish(shared: &Shared, session: &mut ClientSession) -> std::result::Result<(), Abort> {
+    let (began, mut attempt) = (Instant::now(), 1);
+    let is_late = |attempt| attempt == COMMIT_ATTEMPTS || began.elapsed() > shared.silence * LATE;
     loop {
         match session.commit_transaction().await {
             Ok(()) => return Ok(()),
             Err(error) if !error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT) => {
                 return Err(error.into());
             }
-            Err(error) if attempt == COMMIT_ATTEMPTS => {
+            Err(error) if is_late(attempt) => {
                 let why = format!("nobody knows whether it was written: {}", errors::text(&error));
                 return Err(StoreError::Unavailable(why).into());
             }
