@@ -1,5 +1,5 @@
-//! Logs, text on a terminal and JSON otherwise, for which nobody waits; metrics, Prometheus' text on `/metrics`; traces,
-//! where they are built in and asked for.
+//! Logs, text on a terminal and JSON otherwise, for which nobody waits; metrics, Prometheus' text on
+//! `/metrics`; traces, where they are built in and asked for.
 //!
 //! [`table`] names every metric; `docs/METRICS.md` says what to do about each.
 
@@ -35,7 +35,7 @@ const LINES: usize = 4_096;
 #[derive(Debug)]
 #[must_use]
 pub struct Telemetry {
-    _traces: Traces,
+    traces: Traces,
     _lines: WorkerGuard,
     lost: ErrorCounter,
 }
@@ -49,7 +49,7 @@ pub fn start() -> Result<Telemetry, TracesError> {
     let traces = Traces::of_environment()?;
     let lines = NonBlockingBuilder::default().buffered_lines_limit(LINES).thread_name("log");
     let (lines, guard) = lines.finish(std::io::stderr());
-    let telemetry = Telemetry { _traces: traces, _lines: guard, lost: lines.error_counter() };
+    let telemetry = Telemetry { traces, _lines: guard, lost: lines.error_counter() };
     let logs = fmt::layer().with_writer(lines);
     let logs = match std::io::stderr().is_terminal() {
         true => logs.with_target(false).boxed(),
@@ -58,8 +58,8 @@ pub fn start() -> Result<Telemetry, TracesError> {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,mongodb=warn,hickory=warn,opentelemetry=warn"));
     // A second logger, in a process that has one, is refused: the first stays.
-    let _ = subscriber(logs.with_filter(only_events(filter)), &telemetry._traces).try_init();
-    telemetry._traces.announce();
+    let _ = subscriber(logs.with_filter(only_events(filter)), &telemetry.traces).try_init();
+    telemetry.traces.announce();
     Ok(telemetry)
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     net::TcpListener,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -187,7 +187,7 @@ fn a_demo_that_is_stopped_before_it_serves() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut demo = Command::new(env!("CARGO_BIN_EXE_fhirtail"));
     demo.args(["demo", "--patients", "9999999", "--listen", "127.0.0.1:0"]);
-    let mut demo = demo.env("TMPDIR", folder.path()).spawn().expect("the binary");
+    let mut demo = Ended(demo.env("TMPDIR", folder.path()).spawn().expect("the binary"));
     let is_empty = || std::fs::read_dir(folder.path()).expect("a folder").next().is_none();
     let deadline = Instant::now() + SOON;
     // What hears the signal is there before the first resource is.
@@ -200,8 +200,18 @@ fn a_demo_that_is_stopped_before_it_serves() {
         assert!(Instant::now() < deadline, "it writes nothing");
         std::thread::sleep(Duration::from_millis(5));
     }
-    let sent = Command::new("kill").args(["-TERM", &demo.id().to_string()]).status();
+    let sent = Command::new("kill").args(["-TERM", &demo.0.id().to_string()]).status();
     assert!(sent.expect("kill").success());
-    let ended = demo.wait().expect("its end");
+    let ended = demo.0.wait().expect("its end");
     assert!(ended.success() && is_empty(), "{ended}");
+}
+
+/// A process that does not outlive its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
