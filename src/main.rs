@@ -121,7 +121,10 @@ async fn demo(args: DemoServeArgs) -> anyhow::Result<ExitCode> {
     tokio::pin!(asked);
     tokio::select! {
         populated = demo::populate(store.as_ref(), population) => drop(populated?),
-        () = &mut asked => return Ok(ExitCode::SUCCESS),
+        () = &mut asked => {
+            store.close().await;
+            return Ok(ExitCode::SUCCESS);
+        }
     }
     let server = Server::bind(&args.server, Arc::clone(&store), Some(metrics)).await?;
     server.announce();

@@ -3,13 +3,18 @@
 //!
 //! [`table`] names every metric; `docs/METRICS.md` says what to do about each.
 
-use std::{env, io::IsTerminal, panic, time::Duration};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    env,
+    io::IsTerminal,
+    panic,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use metrics::{Gauge, counter};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing::Subscriber;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing::{Subscriber, error};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{FilterExt, LevelFilter, filter_fn},
@@ -19,25 +24,24 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+mod lines;
 mod table;
 #[cfg_attr(not(feature = "otel"), path = "telemetry/no_traces.rs")]
 mod traces;
 
+use lines::{Lines, Lost};
 pub(crate) use table::COMMIT_TO_SOCKET;
 use table::SECONDS;
 pub use traces::{Traces, TracesError};
 pub(crate) use traces::{adopt, outlive_current};
-
-/// How many lines wait for standard error. Where it takes none, what comes then is counted, and lost.
-const LINES: usize = 4_096;
 
 /// Logs and traces, until it is dropped: what is left of them goes out then.
 #[derive(Debug)]
 #[must_use]
 pub struct Telemetry {
     traces: Traces,
-    _lines: WorkerGuard,
-    lost: ErrorCounter,
+    _lines: Lines,
+    lost: Lost,
 }
 
 /// Logs to standard error, by a thread that waits for it. `RUST_LOG` says how much (default `info`).
@@ -47,9 +51,8 @@ pub struct Telemetry {
 /// What those variables say is of no use.
 pub fn start() -> Result<Telemetry, TracesError> {
     let traces = Traces::of_environment()?;
-    let lines = NonBlockingBuilder::default().buffered_lines_limit(LINES).thread_name("log");
-    let (lines, guard) = lines.finish(std::io::stderr());
-    let telemetry = Telemetry { traces, _lines: guard, lost: lines.error_counter() };
+    let (lines, thread, lost) = lines::to(std::io::stderr());
+    let telemetry = Telemetry { traces, _lines: thread, lost };
     let logs = fmt::layer().with_writer(lines);
     let logs = match std::io::stderr().is_terminal() {
         true => logs.with_target(false).boxed(),
@@ -110,21 +113,25 @@ impl Telemetry {
             loop {
                 tick.tick().await;
                 upkeep.run_upkeep();
-                counter!("fhirtail_log_lines_lost_total").absolute(lost.dropped_lines() as u64);
+                counter!("fhirtail_log_lines_lost_total").absolute(lost.count());
             }
         });
         table::register();
-        count_defects();
+        tell_defects();
         Ok(handle)
     }
 }
 
-/// Counts what panics, wherever it does: not all that runs here has somebody who waits for it.
-fn count_defects() {
-    let usual = panic::take_hook();
-    panic::set_hook(Box::new(move |defect| {
+/// Counts what panics, wherever it does: not all that runs here has somebody who waits for it. It
+/// is a line of the log, for which nobody waits either.
+fn tell_defects() {
+    panic::set_hook(Box::new(|defect| {
         counter!("fhirtail_panics_total").increment(1);
-        usual(defect);
+        let trace = Backtrace::capture();
+        match trace.status() {
+            BacktraceStatus::Captured => error!(%trace, "{defect}"),
+            _ => error!("{defect}"),
+        }
     }));
 }
 

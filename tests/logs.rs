@@ -182,6 +182,7 @@ async fn a_log_that_nobody_reads_holds_up_nobody() {
     }
     assert!(get("/fhir/$export").await.contains("Patient"));
     server.signal("-TERM");
+    let deadline = Instant::now() + Duration::from_secs(60);
     while server.end().is_none() {
         assert!(Instant::now() < deadline, "it does not end");
         tokio::time::sleep(Duration::from_millis(20)).await;

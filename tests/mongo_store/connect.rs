@@ -104,6 +104,22 @@ async fn before_images_are_asked_for_where_they_are_off() {
     assert_eq!(store.before_images(patient), Ok(()));
 }
 
+/// The driver keeps to a node that is named so, whatever it is.
+#[tokio::test]
+async fn a_node_of_its_own_that_is_no_primary() {
+    let Some(set) = ReplicaSet::start(1, &[]).await else { return };
+    let uri = set.nodes[0].direct_uri().replace("/admin?", "/fhir?");
+    let connect = || MongoStore::connect(&uri, MongoOptions::default());
+    connect().await.expect("a primary");
+    let admin = set.nodes[0].client().await.database("admin");
+    let tell = async |command| admin.run_command(command).await.expect("done");
+    tell(doc! {"replSetStepDown": 600, "force": true}).await;
+    let error = refused(&uri).await;
+    assert!(matches!(error, ConnectError::NoPrimary { .. }), "{error:?}");
+    tell(doc! {"replSetFreeze": 0}).await;
+    connect().await.expect("a primary again");
+}
+
 /// Who may not read the oplog is not told how far it reaches, and all else goes on.
 #[tokio::test]
 async fn an_oplog_that_may_not_be_read() {

@@ -104,6 +104,24 @@ async fn a_scan_and_each_question_give_up() {
     answered(async || store.recent(Duration::ZERO).await).await;
 }
 
+/// A write may be there though nobody says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_gives_up() {
+    let Some(bench) = bench().await else { return };
+    let proxy = Proxy::to(mongod::shared().await.expect("a set").nodes[0].port).await;
+    let store = through(&proxy, &bench).await;
+    let write = |n| timeout(PATIENCE, store.commit(vec![patient("a", n)]));
+    write(1).await.expect("in time").expect("written");
+    proxy.forget();
+    let mut n = 2;
+    while let Err(error) = write(n).await.expect("in time") {
+        let WriteError::Store(StoreError::Unavailable(why)) = error else { panic!("{error:?}") };
+        assert!(why.contains("nobody knows whether") || why.contains("not answered"), "{why}");
+        n += 1;
+    }
+    assert!(n > 2, "the connection was not silent");
+}
+
 /// A scan over a silent connection.
 async fn gives_up(mut batches: Receiver<Result<ScanBatch, StoreError>>) {
     let end = async {

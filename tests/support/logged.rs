@@ -1,8 +1,8 @@
 //! A server as a process of its own, whose log is read.
 
 use std::{
-    io::{BufRead, BufReader, Lines},
-    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+    io::{BufRead, BufReader, Lines, PipeReader},
+    process::{Child, Command, ExitStatus},
 };
 
 use serde_json::Value;
@@ -22,11 +22,12 @@ pub async fn left_alone(count: usize, bytes: usize) -> Bench {
     bench
 }
 
-/// A server whose log is read line by line. Killed when dropped.
+/// A server whose log is read line by line; standard output goes there too, as in a journal. Killed
+/// when dropped.
 pub struct Logged {
     child: Child,
     pub base: String,
-    pub lines: Lines<BufReader<ChildStderr>>,
+    pub lines: Lines<BufReader<PipeReader>>,
     /// What it said before it said where it is.
     pub before: Vec<Value>,
 }
@@ -39,8 +40,12 @@ impl Logged {
     /// One that `command` starts, with the arguments that it is given.
     pub fn told(mut command: Command, store: &str, arguments: &[&str]) -> Self {
         command.args(["serve", "--listen", "127.0.0.1:0", "--store", store]).args(arguments);
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary");
-        let lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
+        let (log, end) = std::io::pipe().expect("a pipe");
+        command.stdout(end.try_clone().expect("a pipe")).stderr(end);
+        let child = command.spawn().expect("the binary");
+        // The child's ends of the pipe are its alone: the log ends with it.
+        drop(command);
+        let lines = BufReader::new(log).lines();
         let mut logged = Self { child, base: String::new(), lines, before: Vec::new() };
         loop {
             let line = logged.line();

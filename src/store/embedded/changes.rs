@@ -9,8 +9,9 @@ use redb::{ReadTransaction, ReadableTable};
 use tokio::sync::watch;
 
 use super::{
-    file::{DataFile, blocking},
+    file::DataFile,
     tables::{self, Fault, log_span},
+    work::blocking,
     writer::instant,
 };
 use crate::{

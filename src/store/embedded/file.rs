@@ -5,21 +5,23 @@
 //! that fails too, a later use does. Between two tries lies a [`Pause`].
 
 use std::{
-    cell::Cell,
     fmt::Display,
     io, mem,
-    os::unix::fs::MetadataExt,
-    panic::{self, AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, Once, PoisonError, RwLock, RwLockReadGuard},
+    sync::{
+        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Instant,
 };
 
 use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 
 use super::{
+    original::Original,
     pause::Pause,
     tables::{self, FORMAT, Fault},
+    work::unwinding,
 };
 use crate::{position::Epoch, store::StoreError};
 
@@ -56,17 +58,10 @@ pub enum OpenError {
     Io(PathBuf, String),
 }
 
-/// The open database, and which file it is.
-#[derive(Debug)]
-struct Open {
-    db: Database,
-    inode: Inode,
-}
-
 /// The open database, or what has become of it.
 #[derive(Debug)]
 enum State {
-    Open(Open),
+    Open(Database),
     /// The disk failed; the next use tries to open the file again.
     Failed,
     Closed,
@@ -75,9 +70,11 @@ enum State {
 /// The store's file. All calls block.
 #[derive(Debug)]
 pub(super) struct DataFile {
-    path: PathBuf,
+    original: Original,
     cache_bytes: usize,
     epoch: u32,
+    /// The last change that is known to be on the disk.
+    last: AtomicU64,
     state: RwLock<State>,
     /// Taken after `state`, where both are.
     pause: Mutex<Pause>,
@@ -96,9 +93,10 @@ impl DataFile {
         let opened = unwinding(|| -> Result<_, Fault> {
             let db = redb::Builder::new().set_cache_size(cache_bytes).create(&path)?;
             let (format, epoch) = tables::prepare(&db, random())?;
-            Ok((db, format, epoch))
+            let last = if format > FORMAT { 0 } else { tables::last_change(&db)? };
+            Ok((db, last, format, epoch))
         });
-        let (db, found, epoch) = match opened {
+        let (db, last, found, epoch) = match opened {
             Ok(opened) => opened.map_err(|fault| refusal(&path, fault))?,
             Err(panic) => return Err(OpenError::Damaged(path, panic)),
         };
@@ -108,9 +106,10 @@ impl DataFile {
         // The file's name is durable once its directory is.
         let synced = std::fs::File::open(directory).and_then(|dir| dir.sync_all());
         synced.map_err(|e| OpenError::Io(directory.into(), e.to_string()))?;
-        let inode = Inode::of(&path).map_err(|e| OpenError::Io(directory.into(), e.to_string()))?;
-        let state = RwLock::new(State::Open(Open { db, inode }));
-        let file = Self { path, cache_bytes, epoch, state, pause: Mutex::default() };
+        let original = Original::of(&path);
+        let original = original.map_err(|e| OpenError::Io(directory.into(), e.to_string()))?;
+        let (last, state) = (AtomicU64::new(last), RwLock::new(State::Open(db)));
+        let file = Self { original, cache_bytes, epoch, last, state, pause: Mutex::default() };
         Ok((file, Epoch(epoch)))
     }
 
@@ -119,7 +118,7 @@ impl DataFile {
         &self,
         work: impl FnOnce(ReadTransaction) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let begun = self.with(|open| open.db.begin_read().map_err(Fault::from))?;
+        let begun = self.with(|db| db.begin_read().map_err(Fault::from))?;
         begun.and_then(work).map_err(|error| {
             self.heed(&error);
             fault(error)
@@ -133,13 +132,10 @@ impl DataFile {
     /// waited for it, and a second failure so soon would take it from those who read. Or the file was
     /// moved or removed: what is written to it then nobody would find again.
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        self.with(|open| {
+        self.with(|db| {
             self.may_write()?;
-            match Inode::of(&self.path) {
-                Ok(inode) if inode == open.inode => open.db.begin_write().map_err(fault),
-                Ok(_) => Err(StoreError::Unavailable("another file is in its place".into())),
-                Err(error) => Err(fault(Fault::Io(error))),
-            }
+            self.original.is_there()?;
+            db.begin_write().map_err(fault)
         })?
     }
 
@@ -165,9 +161,14 @@ impl DataFile {
         }
     }
 
-    /// A write has come to the disk.
-    pub(super) fn has_written(&self) {
+    /// What was written has come to the disk, up to this change.
+    ///
+    /// # Errors
+    /// The file was moved or removed meanwhile, and what was written with it.
+    pub(super) fn has_written(&self, last: u64) -> Result<(), StoreError> {
         self.pause().end();
+        self.last.store(last, Relaxed);
+        self.original.is_there()
     }
 
     /// Gives the database back after the disk has failed, and tries to open it again. Transactions of
@@ -199,7 +200,7 @@ impl DataFile {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         match &mut *state {
             // Where only the list of free pages was wrong, redb has made a new one.
-            State::Open(open) => open.db.check_integrity().map(drop).map_err(fault),
+            State::Open(db) => db.check_integrity().map(drop).map_err(fault),
             State::Failed | State::Closed => {
                 Err(StoreError::Unavailable("the store is closed".into()))
             }
@@ -209,14 +210,14 @@ impl DataFile {
     /// Flushes and unlocks the file, whoever still holds a transaction.
     pub(super) fn close(&self) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        if let State::Open(open) = mem::replace(&mut *state, State::Closed)
-            && let Err(error) = open.db.close()
+        if let State::Open(db) = mem::replace(&mut *state, State::Closed)
+            && let Err(error) = db.close()
         {
             tracing::warn!(%error, "the embedded store did not close cleanly");
         }
     }
 
-    fn with<T>(&self, work: impl FnOnce(&Open) -> T) -> Result<T, StoreError> {
+    fn with<T>(&self, work: impl FnOnce(&Database) -> T) -> Result<T, StoreError> {
         let mut state = self.read_state();
         if matches!(*state, State::Failed) {
             drop(state);
@@ -224,7 +225,7 @@ impl DataFile {
             state = self.read_state();
         }
         match &*state {
-            State::Open(open) => Ok(work(open)),
+            State::Open(db) => Ok(work(db)),
             State::Failed => Err(StoreError::Unavailable("its disk fails".into())),
             State::Closed => Err(StoreError::Unavailable("the store is closed".into())),
         }
@@ -245,23 +246,29 @@ impl DataFile {
         self.pause().begin(now.saturating_duration_since(began), now);
     }
 
-    /// Opens the file as it is, if it is the same store's: another, or a new one, knows nothing of
-    /// what was written and of the positions that clients have.
+    /// Opens the file as it is, if it is the one that was and still holds what is known to be in it.
     fn recover(&self, state: &mut State) -> Result<(), StoreError> {
-        if is_empty(&self.path) {
+        let path = self.original.path();
+        // Not opened, be it only to look: redb would note that in it, and keep others out.
+        self.original.is_there()?;
+        if is_empty(path) {
             return Err(damaged("it is empty".into()));
         }
         let opened = unwinding(|| -> Result<_, Fault> {
-            let db = redb::Builder::new().set_cache_size(self.cache_bytes).open(&self.path)?;
-            let identity = tables::identity(&db)?;
-            Ok((db, identity))
+            let db = redb::Builder::new().set_cache_size(self.cache_bytes).open(path)?;
+            let found = (tables::identity(&db)?, tables::last_change(&db)?);
+            Ok((db, found))
         });
-        let (db, identity) = opened.map_err(damaged)?.map_err(fault)?;
+        let (db, (identity, last)) = opened.map_err(damaged)?.map_err(fault)?;
         if identity != (FORMAT, self.epoch) {
             return Err(damaged("it is another store's".into()));
         }
-        let inode = Inode::of(&self.path).map_err(|error| fault(Fault::Io(error)))?;
-        *state = State::Open(Open { db, inode });
+        let known = self.last.load(Relaxed);
+        if last < known {
+            let why = format!("its log ends at change {last}, and {known} was written");
+            return Err(damaged(why));
+        }
+        *state = State::Open(db);
         Ok(())
     }
 
@@ -271,20 +278,6 @@ impl DataFile {
 
     fn pause(&self) -> MutexGuard<'_, Pause> {
         self.pause.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A file, whatever its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Inode {
-    device: u64,
-    number: u64,
-}
-
-impl Inode {
-    fn of(path: &Path) -> io::Result<Self> {
-        let file = std::fs::metadata(path)?;
-        Ok(Self { device: file.dev(), number: file.ino() })
     }
 }
 
@@ -341,6 +334,9 @@ pub(super) fn fault(fault: impl Into<Fault>) -> StoreError {
     match fault.into() {
         Fault::DatabaseClosed => StoreError::Unavailable("the store is closed".into()),
         Fault::PreviousIo => StoreError::Unavailable("its disk has failed".into()),
+        Fault::DatabaseAlreadyOpen | Fault::LockProtocolMismatch => {
+            StoreError::Unavailable("another process has its file open".into())
+        }
         Fault::Io(error) if is_damage(&error) => damaged(error.to_string()),
         Fault::Io(error) => StoreError::Unavailable(format!("its disk fails: {error}")),
         Fault::ValueTooLarge(bytes) => {
@@ -350,58 +346,8 @@ pub(super) fn fault(fault: impl Into<Fault>) -> StoreError {
     }
 }
 
-fn damaged(what: String) -> StoreError {
+pub(super) fn damaged(what: String) -> StoreError {
     StoreError::Failed(format!("the embedded store's file is damaged: {what}"))
-}
-
-/// Runs work on the file. redb panics where a page does not hold what it should: that ends here,
-/// as the text of the panic, which is all that is said of it.
-pub(super) fn unwinding<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    UNWINDS_HERE.with(|here| {
-        hush();
-        let outer = here.replace(true);
-        let done = catch_unwind(AssertUnwindSafe(work));
-        here.set(outer);
-        done.map_err(|panic| match panic.downcast::<String>() {
-            Ok(text) => *text,
-            Err(panic) => {
-                panic.downcast_ref::<&str>().map_or_else(String::new, |s| (*s).to_owned())
-            }
-        })
-    })
-}
-
-thread_local! {
-    /// Whether this thread is within [`unwinding`].
-    static UNWINDS_HERE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Keeps the panics that end in [`unwinding`] from being printed as defects of ours.
-fn hush() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let usual = panic::take_hook();
-        panic::set_hook(Box::new(move |defect| match UNWINDS_HERE.get() {
-            true => tracing::debug!(%defect, "the embedded store's file holds what it should not"),
-            false => usual(defect),
-        }));
-    });
-}
-
-/// Runs blocking work on the file away from the async threads.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    match tokio::task::spawn_blocking(move || unwinding(work)).await {
-        Ok(Ok(done)) => done,
-        Ok(Err(panic)) => Err(damaged(panic)),
-        Err(_) => Err(StoreError::Unavailable("the process ends".into())),
-    }
-}
-
-/// What a panic in the middle of work on the file means.
-pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    unwinding(work).unwrap_or_else(|panic| Err(damaged(panic)))
 }
 
 #[cfg(test)]

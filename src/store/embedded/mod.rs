@@ -21,10 +21,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{
     changes::{EmbeddedChanges, check_place, first_after, first_since, span},
-    file::{DataFile, blocking},
+    file::DataFile,
     retention::{Age, Retention},
     snapshot::{EmbeddedSnapshot, Held},
     tables::Fault,
+    work::blocking,
     writer::{Job, Writer, instant},
 };
 use super::{Changes, Lookup, Snapshot, Store, StoreError, Write, WriteError, Written};
@@ -35,10 +36,12 @@ use crate::{
 
 mod changes;
 mod file;
+mod original;
 mod pause;
 mod retention;
 mod snapshot;
 mod tables;
+mod work;
 mod writer;
 
 pub use file::OpenError;

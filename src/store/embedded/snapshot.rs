@@ -17,8 +17,9 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    file::{DataFile, blocking, fault},
+    file::{DataFile, fault},
     tables::{self, Fault, after_type},
+    work::blocking,
 };
 use crate::{
     fhir::ResourceType,

@@ -10,9 +10,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     Clock,
-    file::{DataFile, fault, guarded},
+    file::{DataFile, fault},
     retention::{Age, Retention},
     tables::{self, Fault, LogRow},
+    work::guarded,
 };
 use crate::{
     fhir::resource::Resource,
@@ -88,10 +89,10 @@ impl Writer {
             drop(group);
             txn.abort().map_err(fault)?;
         } else {
-            let open_ms = self.age.now(group.open_ms);
+            let (open_ms, last) = (self.age.now(group.open_ms), group.next_seq - 1);
             group.finish(&self.retention, open_ms).map_err(fault)?;
             txn.commit().map_err(fault)?;
-            self.file.has_written();
+            self.file.has_written(last)?;
             self.committed.send_replace(());
         }
         Ok(outcomes)

@@ -57,6 +57,15 @@ pub enum ConnectError {
         /// The hosts of the URI.
         hosts: String,
     },
+    /// One node was to be asked and no other, and it is no primary.
+    #[error(
+        "MongoDB at {hosts} is not the primary of its replica set, and directConnection=true keeps \
+         to it: name the primary, or leave that out"
+    )]
+    NoPrimary {
+        /// The hosts of the URI.
+        hosts: String,
+    },
     /// Older than 5.0.
     #[error("MongoDB at {hosts} has version {version}; 5.0 is the oldest with snapshot reads")]
     TooOld {
@@ -101,6 +110,8 @@ pub(super) const SERVER_SELECTION: Duration = Duration::from_secs(5);
 const POOL: u32 = 64;
 const CONNECT: Duration = Duration::from_secs(5);
 const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Between two questions to a server that has to find itself first.
+const WAIT: Duration = Duration::from_millis(250);
 
 /// A server that answers, whatever it is.
 #[derive(Debug)]
@@ -122,6 +133,20 @@ impl Dialed {
     /// Whether it was reached through mongos.
     pub(crate) fn is_sharded(&self) -> bool {
         self.hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid")
+    }
+
+    /// Waits for it to be a primary, as the driver does for any that it may choose.
+    async fn is_primary(&self) -> Result<bool, Error> {
+        let deadline = Instant::now() + SERVER_SELECTION;
+        let mut hello = self.hello.clone();
+        while !hello.get_bool("isWritablePrimary").unwrap_or(false) {
+            if Instant::now() > deadline {
+                return Ok(false);
+            }
+            sleep(WAIT).await;
+            hello = self.db.run_command(doc! {"hello": 1}).await?;
+        }
+        Ok(true)
     }
 
     /// Whether it knows snapshot reads outside transactions (5.0).
@@ -171,6 +196,9 @@ pub(super) async fn connect(uri: &str) -> Result<Deployment, ConnectError> {
     if !dialed.has_snapshots() {
         let version = dialed.version().await;
         return Err(ConnectError::TooOld { hosts: dialed.hosts, version });
+    }
+    if !sharded && !dialed.is_primary().await.map_err(|error| refusal(&dialed.hosts, &error))? {
+        return Err(ConnectError::NoPrimary { hosts: dialed.hosts });
     }
     let epoch = epoch(&dialed.db, sharded).await;
     let epoch = epoch.map_err(|error| refusal(&dialed.hosts, &error))?;
@@ -267,7 +295,6 @@ async fn epoch(db: &Database, sharded: bool) -> Result<Epoch, Error> {
 /// # Errors
 /// Those that may pass.
 pub(crate) async fn replica_set_id(db: &Database) -> Result<Option<Vec<u8>>, Error> {
-    const WAIT: Duration = Duration::from_millis(250);
     let admin = db.client().database("admin");
     let deadline = Instant::now() + SERVER_SELECTION;
     let reply = loop {

@@ -171,7 +171,8 @@ impl Store for MongoStore {
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Written>, WriteError> {
-        detached(write::commit(self.shared.clone(), writes)).await
+        let shared = self.shared.clone();
+        detached(async move { write::commit(&shared, writes).await }).await
     }
 
     fn before_images(&self, ty: ResourceType) -> Result<(), String> {

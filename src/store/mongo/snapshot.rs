@@ -70,7 +70,10 @@ impl Snapshot for MongoSnapshot {
     async fn read(&self, ty: ResourceType, id: &str) -> Result<Option<Bytes>, StoreError> {
         if self.catalog.get(ty).is_none() {
             let snapshot = self.clone();
-            return detached(async move { snapshot.settled(|| true).await.map(|()| None) }).await;
+            let settled = async move {
+                snapshot.shared.found(snapshot.settled(|| true)).await.map(|()| None)
+            };
+            return detached(settled).await;
         }
         let (snapshot, id) = (self.clone(), id.to_owned());
         detached(async move { snapshot.shared.answered(snapshot.find(ty, &id)).await }).await

@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,6 +16,7 @@ use mongodb::{
     error::{Error, Result, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
     options::{ReadConcern, ReadPreference, SelectionCriteria},
 };
+use tokio::time::timeout;
 
 use super::{
     Shared, collections,
@@ -38,18 +38,38 @@ const ATTEMPTS: u32 = 30;
 /// have given it up, and have written what came after it.
 const LATE: u32 = 2;
 
+/// After how many times that silence a connection is given up on which a write waits. By then MongoDB
+/// has ended its transaction, by its own limit of a minute.
+const SILENT: u32 = 6;
+
 /// How often a commit is repeated of which nobody knows whether it happened.
 const COMMIT_ATTEMPTS: u32 = 5;
 
 /// Performs all writes, or none.
+///
+/// # Errors
+/// Why nothing was written; or [`StoreError::Unavailable`], that nobody knows whether it was.
 pub(super) async fn commit(
-    shared: Arc<Shared>,
+    shared: &Shared,
     writes: Vec<Write>,
 ) -> std::result::Result<Vec<Written>, WriteError> {
+    let silent = || {
+        let why = "nobody knows whether it was written: MongoDB does not answer";
+        Err(StoreError::Unavailable(why.into()).into())
+    };
+    let limit = shared.silence * SILENT;
+    timeout(limit, repeated(shared, &writes)).await.unwrap_or_else(|_| silent())
+}
+
+/// Tries until it does not collide.
+async fn repeated(
+    shared: &Shared,
+    writes: &[Write],
+) -> std::result::Result<Vec<Written>, WriteError> {
     let began = Instant::now();
-    collections::ensure(&shared, &writes).await?;
+    collections::ensure(shared, writes).await?;
     for attempt in 0..ATTEMPTS {
-        match try_commit(&shared, &writes).await {
+        match try_commit(shared, writes).await {
             Ok(written) => return Ok(written),
             Err(Abort::Refused(refusal)) => return Err(refusal),
             Err(Abort::Collided) if began.elapsed() > shared.silence * LATE => break,
