@@ -6,7 +6,7 @@
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
     env,
-    io::IsTerminal,
+    io::{IsTerminal, Write},
     panic,
     time::Duration,
 };
@@ -14,7 +14,7 @@ use std::{
 use jiff::Timestamp;
 use metrics::{Gauge, counter};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing::{Subscriber, error};
+use tracing::Subscriber;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{FilterExt, LevelFilter, filter_fn},
@@ -122,16 +122,15 @@ impl Telemetry {
     }
 }
 
-/// Counts what panics, wherever it does: not all that runs here has somebody who waits for it. It
-/// is a line of the log, for which nobody waits either.
+/// Counts what panics, wherever it does: not all that runs here has somebody who waits for it. And
+/// tells it, whatever the log leaves out, before the process may end by it.
 fn tell_defects() {
     panic::set_hook(Box::new(|defect| {
         counter!("fhirtail_panics_total").increment(1);
         let trace = Backtrace::capture();
-        match trace.status() {
-            BacktraceStatus::Captured => error!(%trace, "{defect}"),
-            _ => error!("{defect}"),
-        }
+        let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
+        let text = lines::of_defect(&defect.to_string(), trace, std::io::stderr().is_terminal());
+        lines::for_a_while("defect", move || drop(std::io::stderr().write_all(text.as_bytes())));
     }));
 }
 

@@ -16,6 +16,9 @@ use support::{
 /// The driver waits 5 s for a server.
 const SOON: Duration = Duration::from_secs(8);
 
+/// Much longer than it may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The one line that a server says which does not start.
 fn refusal(arguments: &[&str]) -> String {
     let start = Instant::now();
@@ -189,7 +192,7 @@ fn a_demo_that_is_stopped_before_it_serves() {
     demo.args(["demo", "--patients", "9999999", "--listen", "127.0.0.1:0"]);
     let mut demo = Ended(demo.env("TMPDIR", folder.path()).spawn().expect("the binary"));
     let is_empty = || std::fs::read_dir(folder.path()).expect("a folder").next().is_none();
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + PATIENCE;
     // What hears the signal is there before the first resource is.
     let writes = || {
         let files = std::fs::read_dir(folder.path()).expect("a folder").flatten();
@@ -202,7 +205,7 @@ fn a_demo_that_is_stopped_before_it_serves() {
     }
     let sent = Command::new("kill").args(["-TERM", &demo.0.id().to_string()]).status();
     assert!(sent.expect("kill").success());
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + PATIENCE;
     let ended = loop {
         match demo.0.try_wait().expect("a process") {
             Some(ended) => break ended,

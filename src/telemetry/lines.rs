@@ -12,12 +12,14 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
+use serde_json::json;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 /// How many lines wait for it.
 const LINES: usize = 4_096;
 
-/// How long those are waited for in the end.
+/// How long what is to be said last is waited for.
 const LAST: Duration = Duration::from_secs(2);
 
 /// The thread's end, and with it that of the lines that wait.
@@ -53,13 +55,34 @@ impl Drop for Lines {
     fn drop(&mut self) {
         // The guard says on standard output that lines still wait: that may be the same pipe, and
         // no more read than the other.
-        let (guard, (ended, end)) = (self.0.take(), mpsc::channel());
-        let waits = move || {
-            drop(guard);
-            let _ = ended.send(());
-        };
-        if thread::Builder::new().name("log's end".into()).spawn(waits).is_ok() {
-            let _ = end.recv_timeout(LAST);
+        let guard = self.0.take();
+        for_a_while("log's end", move || drop(guard));
+    }
+}
+
+/// Does in a thread of its own what may wait for standard error, and waits for that, but not for
+/// long.
+pub(super) fn for_a_while(name: &str, what: impl FnOnce() + Send + 'static) {
+    let (ended, end) = mpsc::channel();
+    let does = move || {
+        what();
+        let _ = ended.send(());
+    };
+    if thread::Builder::new().name(name.into()).spawn(does).is_ok() {
+        let _ = end.recv_timeout(LAST);
+    }
+}
+
+/// The line that tells of a defect, as the log's others are.
+pub(super) fn of_defect(defect: &str, trace: Option<String>, is_terminal: bool) -> String {
+    match (is_terminal, trace) {
+        (true, Some(trace)) => format!("{defect}\n{trace}\n"),
+        (true, None) => format!("{defect}\n"),
+        (false, trace) => {
+            let at = Timestamp::now().to_string();
+            let line =
+                json!({"timestamp": at, "level": "ERROR", "message": defect, "trace": trace});
+            format!("{line}\n")
         }
     }
 }
@@ -103,6 +126,17 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_defect_is_one_line_for_who_reads_lines() {
+        let (defect, trace) = ("panicked at src/a.rs:1:2:\nno \"b\"", Some("0: a\n1: b".into()));
+        let line = of_defect(defect, trace, false);
+        assert_eq!(line.lines().count(), 1, "{line}");
+        let read: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!((&read["level"], &read["message"]), (&json!("ERROR"), &json!(defect)));
+        assert_eq!(read["trace"], "0: a\n1: b");
+        assert_eq!(of_defect("panicked", None, true), "panicked\n");
     }
 
     #[test]

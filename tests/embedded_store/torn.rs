@@ -1,16 +1,20 @@
 //! A file that is not what was written: cut, torn, overwritten in part.
 
-use std::{process::Command, sync::Arc};
+use std::{
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fhirtail::{
     position::LogPosition,
     store::{
-        Store,
+        Store, StoreError,
         embedded::{EmbeddedOptions, EmbeddedStore, OpenError},
     },
 };
 
-use crate::{FILE, fresh, support::*};
+use crate::{FILE, fresh, open, support::*};
 
 const PAGE: usize = 4096;
 
@@ -179,4 +183,45 @@ async fn a_damaged_file_is_told_in_a_line() {
         told += 1;
     }
     assert!(told > 2, "{told}");
+}
+
+/// A backup is put in the place of a store that is open. What it lacks, clients have: to go on from it
+/// would give the numbers of those changes to others.
+#[tokio::test]
+async fn a_backup_in_the_place_of_an_open_store() {
+    let (directory, store) = fresh(EmbeddedOptions::default());
+    let (path, aside) = (directory.path().join(FILE), directory.path().join("aside"));
+    commit(&store, patient("a", 1)).await;
+    store.close().await;
+    let backup = std::fs::read(&path).expect("the file");
+    let store = open(directory.path(), EmbeddedOptions::default());
+    commit(&store, patient("a", 2)).await;
+    let head = store.head().await.expect("an end");
+    std::fs::rename(&path, &aside).expect("moved");
+    std::fs::write(&path, backup).expect("written");
+    // By this the store finds out.
+    store.commit(vec![patient("b", 1)]).await.expect_err("another file is in its place");
+    let said = until(&store, |said| !matches!(said, Err(StoreError::Unavailable(_)))).await;
+    assert!(matches!(&said, Err(StoreError::Failed(why)) if why.contains("lacks")), "{said:?}");
+    std::fs::rename(&aside, &path).expect("moved back");
+    let said = until(&store, Result::is_ok).await;
+    assert_eq!(said.expect("an end"), head);
+    commit(&store, patient("b", 1)).await;
+    store.close().await;
+}
+
+/// What a store says of its end, once that is something of the kind.
+async fn until(
+    store: &Arc<dyn Store>,
+    is_it: impl Fn(&Result<LogPosition, StoreError>) -> bool,
+) -> Result<LogPosition, StoreError> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let said = store.head().await;
+        if is_it(&said) {
+            return said;
+        }
+        assert!(Instant::now() < deadline, "{said:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

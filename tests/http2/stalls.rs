@@ -144,7 +144,7 @@ async fn take_slowly(more: &[&str]) {
     const STREAMS: u32 = 60;
     let bench = embedded();
     populate(&bench.store, 1, 60_000).await;
-    let arguments = [&["--write-deadline", "0.2"], more].concat();
+    let arguments = [&["--write-deadline", "0.5"], more].concat();
     let app = App::with(bench.store.clone(), &arguments).await;
     let mut slow = Raw::connect(app.address).await;
     let ask = |n| frame(HEADERS, END_STREAM | END_HEADERS, 2 * n + 1, &get("/fhir/Patient", "*/*"));

@@ -20,7 +20,11 @@ use mongodb::{
     bson::{DateTime, doc},
     options::ReturnDocument,
 };
-use support::mongod::{ReplicaSet, fresh_database};
+use support::{
+    mongod::{ReplicaSet, fresh_database},
+    stream::PATIENCE,
+};
+use tokio::time::timeout;
 
 use crate::tools::{Bench, Replica, apply, bench, copy, delete, open, patient, read_to};
 
@@ -77,7 +81,8 @@ async fn snapshot_and_changes_make_a_copy() {
     for _ in 0..4 {
         let snapshot = bench.snapshot().await;
         copies.push((copy(&*snapshot, &TYPES).await, snapshot.position()));
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let written = until_written(&bench, snapshot.position(), 20);
+        timeout(PATIENCE, written).await.expect("in time");
     }
     stop.store(true, Ordering::Relaxed);
     for writer in writers {
@@ -88,12 +93,23 @@ async fn snapshot_and_changes_make_a_copy() {
     for (mut replica, position) in copies {
         let mut reader = bench.changes(position).await;
         let (changes, _) = read_to(&mut *reader, head).await;
-        assert!(changes.len() > 20, "{}", changes.len());
         for change in &changes {
             check(&replica, change);
             apply(&mut replica, change);
         }
         assert_eq!(replica, end);
+    }
+}
+
+/// Until there are more than so many changes after a position.
+async fn until_written(bench: &Bench, position: LogPosition, count: usize) {
+    loop {
+        let mut reader = bench.changes(position).await;
+        let (changes, _) = read_to(&mut *reader, bench.head().await).await;
+        if changes.len() > count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

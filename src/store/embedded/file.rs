@@ -8,18 +8,15 @@ use std::{
     fmt::Display,
     io, mem,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
     time::Instant,
 };
 
 use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 
 use super::{
-    original::Original,
     pause::Pause,
+    same::{Inode, LastChange},
     tables::{self, FORMAT, Fault},
     work::unwinding,
 };
@@ -58,10 +55,17 @@ pub enum OpenError {
     Io(PathBuf, String),
 }
 
+/// The open database, and which file it is.
+#[derive(Debug)]
+struct Open {
+    db: Database,
+    inode: Inode,
+}
+
 /// The open database, or what has become of it.
 #[derive(Debug)]
 enum State {
-    Open(Database),
+    Open(Open),
     /// The disk failed; the next use tries to open the file again.
     Failed,
     Closed,
@@ -70,11 +74,11 @@ enum State {
 /// The store's file. All calls block.
 #[derive(Debug)]
 pub(super) struct DataFile {
-    original: Original,
+    path: PathBuf,
     cache_bytes: usize,
     epoch: u32,
     /// The last change that is known to be on the disk.
-    last: AtomicU64,
+    last: Mutex<LastChange>,
     state: RwLock<State>,
     /// Taken after `state`, where both are.
     pause: Mutex<Pause>,
@@ -93,7 +97,8 @@ impl DataFile {
         let opened = unwinding(|| -> Result<_, Fault> {
             let db = redb::Builder::new().set_cache_size(cache_bytes).create(&path)?;
             let (format, epoch) = tables::prepare(&db, random())?;
-            let last = if format > FORMAT { 0 } else { tables::last_change(&db)? };
+            let known = format <= FORMAT;
+            let last = if known { LastChange::read(&db)? } else { LastChange::default() };
             Ok((db, last, format, epoch))
         });
         let (db, last, found, epoch) = match opened {
@@ -106,11 +111,10 @@ impl DataFile {
         // The file's name is durable once its directory is.
         let synced = std::fs::File::open(directory).and_then(|dir| dir.sync_all());
         synced.map_err(|e| OpenError::Io(directory.into(), e.to_string()))?;
-        let original = Original::of(&path);
-        let original = original.map_err(|e| OpenError::Io(directory.into(), e.to_string()))?;
-        let (last, state) = (AtomicU64::new(last), RwLock::new(State::Open(db)));
-        let file = Self { original, cache_bytes, epoch, last, state, pause: Mutex::default() };
-        Ok((file, Epoch(epoch)))
+        let inode = Inode::of(&path).map_err(|e| OpenError::Io(directory.into(), e.to_string()))?;
+        let state = RwLock::new(State::Open(Open { db, inode }));
+        let (last, pause) = (Mutex::new(last), Mutex::default());
+        Ok((Self { path, cache_bytes, epoch, last, state, pause }, Epoch(epoch)))
     }
 
     /// Reads as of now, and heeds a disk that fails.
@@ -118,7 +122,7 @@ impl DataFile {
         &self,
         work: impl FnOnce(ReadTransaction) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let begun = self.with(|db| db.begin_read().map_err(Fault::from))?;
+        let begun = self.with(|open| open.db.begin_read().map_err(Fault::from))?;
         begun.and_then(work).map_err(|error| {
             self.heed(&error);
             fault(error)
@@ -132,10 +136,10 @@ impl DataFile {
     /// waited for it, and a second failure so soon would take it from those who read. Or the file was
     /// moved or removed: what is written to it then nobody would find again.
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        self.with(|db| {
+        self.with(|open| {
             self.may_write()?;
-            self.original.is_there()?;
-            db.begin_write().map_err(fault)
+            self.is_found(open)?;
+            open.db.begin_write().map_err(fault)
         })?
     }
 
@@ -165,10 +169,19 @@ impl DataFile {
     ///
     /// # Errors
     /// The file was moved or removed meanwhile, and what was written with it.
-    pub(super) fn has_written(&self, last: u64) -> Result<(), StoreError> {
+    pub(super) fn has_written(&self, last: LastChange) -> Result<(), StoreError> {
         self.pause().end();
-        self.last.store(last, Relaxed);
-        self.original.is_there()
+        *self.last() = last;
+        self.with(|open| self.is_found(open))?
+    }
+
+    /// Whether what is open is what would be found.
+    fn is_found(&self, open: &Open) -> Result<(), StoreError> {
+        match Inode::of(&self.path) {
+            Ok(inode) if inode == open.inode => Ok(()),
+            Ok(_) => Err(StoreError::Unavailable("another file is in its place".into())),
+            Err(error) => Err(fault(Fault::Io(error))),
+        }
     }
 
     /// Gives the database back after the disk has failed, and tries to open it again. Transactions of
@@ -200,7 +213,7 @@ impl DataFile {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         match &mut *state {
             // Where only the list of free pages was wrong, redb has made a new one.
-            State::Open(db) => db.check_integrity().map(drop).map_err(fault),
+            State::Open(open) => open.db.check_integrity().map(drop).map_err(fault),
             State::Failed | State::Closed => {
                 Err(StoreError::Unavailable("the store is closed".into()))
             }
@@ -210,14 +223,14 @@ impl DataFile {
     /// Flushes and unlocks the file, whoever still holds a transaction.
     pub(super) fn close(&self) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        if let State::Open(db) = mem::replace(&mut *state, State::Closed)
-            && let Err(error) = db.close()
+        if let State::Open(open) = mem::replace(&mut *state, State::Closed)
+            && let Err(error) = open.db.close()
         {
             tracing::warn!(%error, "the embedded store did not close cleanly");
         }
     }
 
-    fn with<T>(&self, work: impl FnOnce(&Database) -> T) -> Result<T, StoreError> {
+    fn with<T>(&self, work: impl FnOnce(&Open) -> T) -> Result<T, StoreError> {
         let mut state = self.read_state();
         if matches!(*state, State::Failed) {
             drop(state);
@@ -225,7 +238,7 @@ impl DataFile {
             state = self.read_state();
         }
         match &*state {
-            State::Open(db) => Ok(work(db)),
+            State::Open(open) => Ok(work(open)),
             State::Failed => Err(StoreError::Unavailable("its disk fails".into())),
             State::Closed => Err(StoreError::Unavailable("the store is closed".into())),
         }
@@ -246,30 +259,33 @@ impl DataFile {
         self.pause().begin(now.saturating_duration_since(began), now);
     }
 
-    /// Opens the file as it is, if it is the one that was and still holds what is known to be in it.
+    /// Opens the file as it is, if it is the same store's and goes on from what was written: any other
+    /// knows nothing of the positions that clients have.
     fn recover(&self, state: &mut State) -> Result<(), StoreError> {
-        let path = self.original.path();
-        // Not opened, be it only to look: redb would note that in it, and keep others out.
-        self.original.is_there()?;
-        if is_empty(path) {
+        if is_empty(&self.path) {
             return Err(damaged("it is empty".into()));
         }
-        let opened = unwinding(|| -> Result<_, Fault> {
-            let db = redb::Builder::new().set_cache_size(self.cache_bytes).open(path)?;
-            let found = (tables::identity(&db)?, tables::last_change(&db)?);
-            Ok((db, found))
+        // Closed here too, if it is refused: that may panic as well.
+        let opened = unwinding(|| -> Result<_, StoreError> {
+            let builder = redb::Builder::new().set_cache_size(self.cache_bytes).open(&self.path);
+            let db = builder.map_err(fault)?;
+            if tables::identity(&db).map_err(fault)? != (FORMAT, self.epoch) {
+                return Err(damaged("it is another store's".into()));
+            }
+            if !self.last().is_in(&db).map_err(fault)? {
+                return Err(damaged("it is a copy that lacks what was written since".into()));
+            }
+            Ok((LastChange::read(&db).map_err(fault)?, db))
         });
-        let (db, (identity, last)) = opened.map_err(damaged)?.map_err(fault)?;
-        if identity != (FORMAT, self.epoch) {
-            return Err(damaged("it is another store's".into()));
-        }
-        let known = self.last.load(Relaxed);
-        if last < known {
-            let why = format!("its log ends at change {last}, and {known} was written");
-            return Err(damaged(why));
-        }
-        *state = State::Open(db);
+        let (last, db) = opened.map_err(damaged)??;
+        let inode = Inode::of(&self.path).map_err(|error| fault(Fault::Io(error)))?;
+        *self.last() = last;
+        *state = State::Open(Open { db, inode });
         Ok(())
+    }
+
+    fn last(&self) -> MutexGuard<'_, LastChange> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read_state(&self) -> RwLockReadGuard<'_, State> {
@@ -335,7 +351,7 @@ pub(super) fn fault(fault: impl Into<Fault>) -> StoreError {
         Fault::DatabaseClosed => StoreError::Unavailable("the store is closed".into()),
         Fault::PreviousIo => StoreError::Unavailable("its disk has failed".into()),
         Fault::DatabaseAlreadyOpen | Fault::LockProtocolMismatch => {
-            StoreError::Unavailable("another process has its file open".into())
+            StoreError::Unavailable("its file is open elsewhere".into())
         }
         Fault::Io(error) if is_damage(&error) => damaged(error.to_string()),
         Fault::Io(error) => StoreError::Unavailable(format!("its disk fails: {error}")),

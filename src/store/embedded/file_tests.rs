@@ -15,13 +15,11 @@ fn mark(file: &DataFile) {
 
 /// Writes a change into the log, and knows it to be there.
 fn append(file: &DataFile, seq: u64) {
+    let row: tables::LogRow = (0, "Basic", "1", b"", b"{}");
     let txn = file.begin_write().expect("a transaction");
-    txn.open_table(tables::LOG)
-        .unwrap()
-        .insert(seq, (0, "Basic", "1", &b""[..], &b"{}"[..]))
-        .unwrap();
+    txn.open_table(tables::LOG).unwrap().insert(seq, row).unwrap();
     txn.commit().unwrap();
-    file.has_written(seq).expect("it is where it was");
+    file.has_written(LastChange::of(seq, row)).expect("it is where it was");
 }
 
 fn read_mark(file: &DataFile) -> Result<u64, StoreError> {
@@ -37,11 +35,6 @@ fn later(file: &DataFile) {
     file.pause().end();
 }
 
-/// Its content as it is now.
-fn content(directory: &Path) -> Vec<u8> {
-    std::fs::read(directory.join(FILE_NAME)).expect("the file")
-}
-
 /// The file is not what it was when a failed disk makes the store open it again: nothing is begun
 /// in its place, and once it is back all goes on.
 #[test]
@@ -49,74 +42,44 @@ fn another_file_is_never_taken_for_the_one_that_was() {
     let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let path = directory.path().join(FILE_NAME);
     let aside = directory.path().join("aside");
+    let content = |folder: &Path| std::fs::read(folder.join(FILE_NAME)).unwrap();
     open(other.path()).close();
-    open(directory.path()).close();
     let others = content(other.path());
-    // A backup.
+    open(directory.path()).close();
     let former = content(directory.path());
-    let puts: [(&str, Option<&[u8]>); 5] = [
-        ("gone", None),
-        ("empty", Some(b"")),
-        ("another store's", Some(&others)),
-        ("no store", Some(b"no store")),
-        ("a backup", Some(&former)),
+    type Damage<'d> = &'d dyn Fn(&Path);
+    let damages: [(&str, Damage<'_>, bool); 5] = [
+        ("gone", &|_| (), false),
+        ("empty", &|path| std::fs::write(path, b"").unwrap(), true),
+        ("another store's", &|path| std::fs::write(path, &others).unwrap(), true),
+        ("no store", &|path| std::fs::write(path, b"no store").unwrap(), true),
+        ("a backup", &|path| std::fs::write(path, &former).unwrap(), true),
     ];
-    let file = open(directory.path());
-    mark(&file);
-    for (name, put) in puts {
-        std::fs::rename(&path, &aside).unwrap();
-        if let Some(put) = put {
-            std::fs::write(&path, put).unwrap();
-        }
-        file.reopen(&"a test");
-        for _ in 0..2 {
-            later(&file);
-            // What was moved away may come back.
-            let read = read_mark(&file);
-            assert!(matches!(read, Err(StoreError::Unavailable(_))), "{name} {read:?}");
-            assert!(file.begin_write().is_err(), "{name}");
-        }
-        assert!(std::fs::read(&path).ok().as_deref() == put, "{name}: it was opened");
-        std::fs::rename(&aside, &path).unwrap();
-        later(&file);
-        assert_eq!(read_mark(&file).unwrap(), MARK, "{name}");
-    }
-}
-
-/// As a restore does that writes into the file that is there.
-#[test]
-fn what_the_file_held_once_is_not_taken_for_what_was_written() {
-    let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let path = directory.path().join(FILE_NAME);
-    open(other.path()).close();
-    let others = content(other.path());
-    open(directory.path()).close();
-    let former = content(directory.path());
     let file = open(directory.path());
     mark(&file);
     append(&file, 1);
-    file.close();
-    let now = content(directory.path());
-    let file = open(directory.path());
-    let puts: [(&str, &[u8]); 4] = [
-        ("empty", b""),
-        ("another store's", &others),
-        ("no store", b"no store"),
-        ("a backup", &former),
-    ];
-    for (name, put) in puts {
-        // Closed before it is overwritten: redb writes as it closes.
-        std::fs::rename(&path, directory.path().join("aside")).unwrap();
+    for (name, damage, refused) in damages {
+        std::fs::rename(&path, &aside).unwrap();
+        damage(&path);
+        let put = std::fs::read(&path).ok();
         file.reopen(&"a test");
-        std::fs::rename(directory.path().join("aside"), &path).unwrap();
-        std::fs::write(&path, put).unwrap();
         for _ in 0..2 {
             later(&file);
             let read = read_mark(&file);
-            assert!(matches!(read, Err(StoreError::Failed(_))), "{name} {read:?}");
+            match refused {
+                // A mount that is away may come back.
+                false => {
+                    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{name} {read:?}");
+                }
+                true => assert!(matches!(read, Err(StoreError::Failed(_))), "{name} {read:?}"),
+            }
             assert!(file.begin_write().is_err(), "{name}");
         }
-        std::fs::write(&path, &now).unwrap();
+        // redb notes in its own that it has been opened.
+        let is_left =
+            std::fs::read(&path).ok() == put || ["another store's", "a backup"].contains(&name);
+        assert!(is_left, "{name}: it was written to");
+        std::fs::rename(&aside, &path).unwrap();
         later(&file);
         assert_eq!(read_mark(&file).unwrap(), MARK, "{name}");
     }
@@ -133,7 +96,7 @@ fn what_nobody_would_find_again_is_not_written() {
     std::fs::rename(&path, &aside).unwrap();
     let refused = file.begin_write().map(drop);
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
-    let refused = file.has_written(0);
+    let refused = file.has_written(LastChange::default());
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
     open(directory.path()).close();
     let refused = file.begin_write().map(drop);
@@ -155,7 +118,7 @@ fn after_a_failure_the_file_is_left_alone_for_a_while() {
     let refused = file.may_write();
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
     assert_eq!(read_mark(&file).expect("reads go on"), MARK);
-    file.has_written(0).expect("it is where it was");
+    file.has_written(LastChange::default()).expect("it is where it was");
     file.may_write().expect("the disk works");
 
     std::fs::rename(&path, &aside).unwrap();

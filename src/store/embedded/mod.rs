@@ -36,9 +36,9 @@ use crate::{
 
 mod changes;
 mod file;
-mod original;
 mod pause;
 mod retention;
+mod same;
 mod snapshot;
 mod tables;
 mod work;

@@ -92,12 +92,6 @@ pub(super) fn identity(db: &redb::Database) -> Result<(u64, u32), Fault> {
     found.ok_or_else(incomplete)
 }
 
-/// The number of the last change in the log; 0: there is none.
-pub(super) fn last_change(db: &redb::Database) -> Result<u64, Fault> {
-    let (_, last) = log_span(&db.begin_read()?.open_table(LOG)?)?;
-    Ok(last)
-}
-
 /// `None`: it has neither.
 fn read_identity(
     meta: &impl ReadableTable<&'static str, u64>,

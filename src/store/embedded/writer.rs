@@ -12,6 +12,7 @@ use super::{
     Clock,
     file::{DataFile, fault},
     retention::{Age, Retention},
+    same::LastChange,
     tables::{self, Fault, LogRow},
     work::guarded,
 };
@@ -89,7 +90,7 @@ impl Writer {
             drop(group);
             txn.abort().map_err(fault)?;
         } else {
-            let (open_ms, last) = (self.age.now(group.open_ms), group.next_seq - 1);
+            let (open_ms, last) = (self.age.now(group.open_ms), group.appended);
             group.finish(&self.retention, open_ms).map_err(fault)?;
             txn.commit().map_err(fault)?;
             self.file.has_written(last)?;
@@ -120,6 +121,7 @@ struct Group<'t> {
     /// The last change of before.
     last: u64,
     next_seq: u64,
+    appended: LastChange,
     /// For how long the store had been open when that was committed.
     open_ms: u64,
     log_bytes: u64,
@@ -152,6 +154,7 @@ impl<'t> Group<'t> {
             ages: txn.open_table(tables::AGES)?,
             last,
             next_seq: last + 1,
+            appended: LastChange::default(),
             open_ms,
             log_bytes,
             rows: 0,
@@ -237,6 +240,7 @@ impl<'t> Group<'t> {
     fn append(&mut self, row: (i64, &str, &str, &[u8], &[u8])) -> Result<(), Fault> {
         let bytes = tables::log_row_bytes(row);
         self.log.insert(self.next_seq, row)?;
+        self.appended = LastChange::of(self.next_seq, row);
         self.next_seq += 1;
         self.log_bytes += bytes;
         self.rows += 1;

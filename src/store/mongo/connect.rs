@@ -105,7 +105,7 @@ pub(super) struct Deployment {
 const WIRE_5_0: i32 = 13;
 const WIRE_6_0: i32 = 17;
 
-/// How long a primary is waited for.
+/// How long a primary is waited for, where the URI does not say.
 pub(super) const SERVER_SELECTION: Duration = Duration::from_secs(5);
 const POOL: u32 = 64;
 const CONNECT: Duration = Duration::from_secs(5);
@@ -122,6 +122,8 @@ pub(crate) struct Dialed {
     /// The hosts of the URI.
     pub(crate) hosts: String,
     hello: Document,
+    /// How long a primary is waited for.
+    patience: Duration,
 }
 
 impl Dialed {
@@ -137,7 +139,7 @@ impl Dialed {
 
     /// Waits for it to be a primary, as the driver does for any that it may choose.
     async fn is_primary(&self) -> Result<bool, Error> {
-        let deadline = Instant::now() + SERVER_SELECTION;
+        let deadline = Instant::now() + self.patience;
         let mut hello = self.hello.clone();
         while !hello.get_bool("isWritablePrimary").unwrap_or(false) {
             if Instant::now() > deadline {
@@ -180,10 +182,11 @@ pub(crate) async fn dial(uri: &str) -> Result<Dialed, ConnectError> {
     if ["admin", "config", "local"].contains(&name.as_str()) {
         return Err(ConnectError::NotOurs(name));
     }
+    let patience = options.server_selection_timeout.unwrap_or(SERVER_SELECTION);
     let client = Client::with_options(options).map_err(failed)?;
     let db = client.database(&name);
     let hello = db.run_command(doc! {"hello": 1}).await.map_err(failed)?;
-    Ok(Dialed { client, db, hosts, hello })
+    Ok(Dialed { client, db, hosts, hello, patience })
 }
 
 /// Connects and checks.
