@@ -4,16 +4,17 @@
 use std::sync::Arc;
 
 use fhirtail::store::Store;
+use serde_json::Value;
 use support::{
     App,
     chaos::stamp,
     replica::{Replica, contents},
-    stream::EventStream,
+    stream::{EventStream, client},
     writes::{commit, put},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 const QUERY: &str = "/fhir/$export?_type=Basic";
@@ -27,9 +28,12 @@ async fn write(store: &dyn Store, count: usize) {
     }
 }
 
-/// Opens a stream that resumes, reads its first bytes, and nothing more.
+/// Opens a stream that resumes, reads its first bytes, and nothing more. Its socket holds little, where
+/// the system's own limit may be tens of megabytes.
 async fn stalled(app: &App, id: &str) -> TcpStream {
-    let mut socket = TcpStream::connect(app.address).await.expect("a connection");
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(64 << 10).expect("a small buffer");
+    let mut socket = socket.connect(app.address).await.expect("a connection");
     let request = format!(
         "GET {QUERY} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nLast-Event-ID: {id}\r\n\r\n"
     );
@@ -88,10 +92,19 @@ async fn a_slow_client_hears_fell_behind_and_caught_up() {
     let mut stream = EventStream::open(&app.url(QUERY), None).await;
     stream.until("caught-up").await;
     let store: Arc<dyn Store> = bench.store.clone();
-    // Written while nothing is read: more than sockets and ring hold.
-    write(store.as_ref(), 3_000).await;
+    // Written while nothing is read, until nothing is sent any more: the sockets are full, and what was
+    // written since is more than the ring holds.
+    let (mut written, mut sent) = (0, None);
+    loop {
+        write(store.as_ref(), 300).await;
+        written += 300;
+        let now = bytes_sent(&app).await;
+        if sent.replace(now) == Some(now) {
+            break;
+        }
+    }
     let mut events = Vec::new();
-    while events.iter().filter(|name| *name == "Basic").count() < 3_000 {
+    while events.iter().filter(|name| *name == "Basic").count() < written {
         events.push(stream.event().await.expect("the stream goes on").event);
     }
     events.push(stream.event().await.expect("the stream goes on").event);
@@ -99,6 +112,13 @@ async fn a_slow_client_hears_fell_behind_and_caught_up() {
     let words: Vec<_> = events.iter().filter(|name| *name != "Basic").collect();
     assert!(!words.is_empty());
     assert!(words.chunks(2).all(|pair| pair == ["fell-behind", "caught-up"]), "{words:?}");
+}
+
+/// What the one stream has sent.
+async fn bytes_sent(app: &App) -> u64 {
+    let answer = client().get(app.url("/streams.json")).send().await.expect("an answer");
+    let page: Value = serde_json::from_str(&answer.text().await.expect("a text")).expect("JSON");
+    page["streams"][0]["bytes"].as_u64().expect("a count")
 }
 
 /// However many stream: one change stream on the server's side.

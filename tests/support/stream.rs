@@ -105,12 +105,16 @@ impl EventStream {
 
     /// The next event; `None` at the stream's end.
     pub async fn event(&mut self) -> Option<Event> {
-        loop {
-            match self.item().await? {
-                Item::Event(event) => return Some(event),
-                Item::Checkpoint(_) | Item::Retry(_) => {}
+        let event = async {
+            loop {
+                match self.item().await? {
+                    Item::Event(event) => return Some(event),
+                    Item::Checkpoint(_) | Item::Retry(_) => {}
+                }
             }
-        }
+        };
+        // A comment is no event: a stream that says nothing else goes on for ever.
+        tokio::time::timeout(PATIENCE, event).await.expect("an event")
     }
 
     /// The events up to and with the first of this name.
