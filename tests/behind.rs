@@ -4,12 +4,11 @@
 use std::sync::Arc;
 
 use fhirtail::store::Store;
-use serde_json::Value;
 use support::{
     App,
     chaos::stamp,
     replica::{Replica, contents},
-    stream::{EventStream, client},
+    stream::EventStream,
     writes::{commit, put},
 };
 use tokio::{
@@ -98,7 +97,7 @@ async fn a_slow_client_hears_fell_behind_and_caught_up() {
     loop {
         write(store.as_ref(), 300).await;
         written += 300;
-        let now = bytes_sent(&app).await;
+        let now = app.stream().await["bytes"].as_u64().expect("a count");
         if sent.replace(now) == Some(now) {
             break;
         }
@@ -115,13 +114,6 @@ async fn a_slow_client_hears_fell_behind_and_caught_up() {
     assert_eq!(changes, written);
     assert!(!words.is_empty());
     assert!(words.chunks(2).all(|pair| pair == ["fell-behind", "caught-up"]), "{words:?}");
-}
-
-/// What the one stream has sent.
-async fn bytes_sent(app: &App) -> u64 {
-    let answer = client().get(app.url("/streams.json")).send().await.expect("an answer");
-    let page: Value = serde_json::from_str(&answer.text().await.expect("a text")).expect("JSON");
-    page["streams"][0]["bytes"].as_u64().expect("a count")
 }
 
 /// However many stream: one change stream on the server's side.

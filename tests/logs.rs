@@ -3,7 +3,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -11,6 +11,7 @@ use support::{
     client,
     http2::Http2,
     logged::{Logged, left_alone},
+    process::Ended,
     stream::EventStream,
 };
 use tokio::{
@@ -87,23 +88,15 @@ async fn a_stalled_stream_of_http2_says_why() {
     assert_eq!(server.ended()["why"], "the server is stopping");
 }
 
-/// A process that does not outlive its test.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// What people read, on the terminal that `script` makes.
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_terminal_it_is_text() {
     let bench = left_alone(1, 10).await;
     let binary = env!("CARGO_BIN_EXE_fhirtail");
-    let command = format!("exec {binary} serve --listen 127.0.0.1:0 --store {}", bench.name);
-    // Its terminal goes with it, and what runs there.
+    let serve = format!("{binary} serve --listen 127.0.0.1:0 --store {}", bench.name);
+    // Its terminal goes with it, and what runs there hears of that even where whoever runs the tests
+    // does not (nohup).
+    let command = format!("exec env --default-signal=HUP {serve}");
     let script = Command::new("script")
         .args(["--quiet", "--flush", "--return", "--command", &command, "/dev/null"])
         .stdin(Stdio::null())

@@ -3,7 +3,7 @@
 
 use std::{
     net::TcpListener,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -11,6 +11,7 @@ use mongodb::bson::doc;
 use support::{
     certificate::Issued,
     mongod::{Standalone, shared},
+    process::Ended,
 };
 
 /// The driver waits 5 s for a server.
@@ -214,14 +215,4 @@ fn a_demo_that_is_stopped_before_it_serves() {
         std::thread::sleep(Duration::from_millis(5));
     };
     assert!(ended.success() && is_empty(), "{ended}");
-}
-
-/// A process that does not outlive its test.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

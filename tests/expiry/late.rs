@@ -24,7 +24,7 @@ use support::{
     self,
     altered::{Alter, altered},
     app::App,
-    stream::{EventStream, PATIENCE, client},
+    stream::{EventStream, PATIENCE},
     writes::{commit, put},
 };
 
@@ -201,14 +201,6 @@ async fn replayed(query: &str, defers: bool, expected: &[(&str, &str)]) {
     app.stop().await;
 }
 
-/// What the one stream is doing, as `/streams` has it.
-async fn phase(app: &App) -> String {
-    let answer = client().get(app.url("/streams.json")).send().await.expect("an answer");
-    let text = answer.text().await.expect("a body");
-    let streams: Value = serde_json::from_str(&text).expect("JSON");
-    streams["streams"][0]["phase"].as_str().unwrap_or_default().to_owned()
-}
-
 /// A level stream whose client does not take all at once goes on in a task of its own, and is
 /// level again: what it has heard by then it does not hear again.
 #[tokio::test(flavor = "multi_thread")]
@@ -220,7 +212,7 @@ async fn who_leaves_the_crowd_and_comes_back_hears_no_late_look_up_twice() {
     let app = App::with(bench.store.clone(), &["--ring-bytes", "268435456"]).await;
     let mut stream = EventStream::open(&app.url(QUERY), None).await;
     stream.until("caught-up").await;
-    wait_for("it is level", async || phase(&app).await == "live").await;
+    wait_for("it is level", async || app.stream().await["phase"] == "live").await;
     gate.open(store.head().await.expect("a head").time);
     write(store, "Patient", "a", "2").await;
     let large = "x".repeat(200_000);
@@ -232,11 +224,11 @@ async fn who_leaves_the_crowd_and_comes_back_hears_no_late_look_up_twice() {
     write(store, "Patient", "a", "3").await;
     write(store, "Basic", "last", "").await;
     gate.open(between);
-    wait_for("it falls behind", async || phase(&app).await == "behind").await;
+    wait_for("it falls behind", async || app.stream().await["phase"] == "behind").await;
     let events = stream.until_that(|event| event.data.contains("\"between\"")).await;
     let of_a: Vec<_> = events.iter().filter(|event| event.event == "Patient").collect();
     assert!(of_a.len() == 1 && of_a[0].data.contains("\"3\""), "{of_a:?}");
-    wait_for("it is level", async || phase(&app).await == "live").await;
+    wait_for("it is level", async || app.stream().await["phase"] == "live").await;
     gate.open(u64::MAX);
     let events = stream.until_that(|event| event.data.contains("\"last\"")).await;
     assert_eq!(patients(&events), []);

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use clap::Parser;
 use fhirtail::{config::ServerArgs, server::Server, store::Store};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+
+use super::stream::client;
 
 #[derive(Parser)]
 struct Arguments {
@@ -42,6 +45,14 @@ impl App {
 
     pub fn url(&self, path: &str) -> String {
         format!("{}://{}{path}", self.scheme, self.address)
+    }
+
+    /// The one stream that is open, as `/streams` has it.
+    pub async fn stream(&self) -> Value {
+        let answer = client().get(self.url("/streams.json")).send().await.expect("an answer");
+        let text = answer.text().await.expect("a text");
+        let page: Value = serde_json::from_str(&text).expect("JSON");
+        page["streams"][0].clone()
     }
 
     /// Stops it as SIGTERM does, and waits until it has.

@@ -129,3 +129,14 @@ impl Drop for Process {
         self.kill();
     }
 }
+
+/// A process that does not outlive its test.
+#[derive(Debug)]
+pub struct Ended(pub Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

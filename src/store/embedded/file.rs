@@ -267,8 +267,8 @@ impl DataFile {
         }
         // Closed here too, if it is refused: that may panic as well.
         let opened = unwinding(|| -> Result<_, StoreError> {
-            let builder = redb::Builder::new().set_cache_size(self.cache_bytes).open(&self.path);
-            let db = builder.map_err(fault)?;
+            let db = redb::Builder::new().set_cache_size(self.cache_bytes).open(&self.path);
+            let db = db.map_err(fault)?;
             if tables::identity(&db).map_err(fault)? != (FORMAT, self.epoch) {
                 return Err(damaged("it is another store's".into()));
             }

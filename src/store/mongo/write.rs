@@ -16,7 +16,6 @@ use mongodb::{
     error::{Error, Result, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
     options::{ReadConcern, ReadPreference, SelectionCriteria},
 };
-use tokio::time::timeout;
 
 use super::{
     Shared, collections,
@@ -38,10 +37,6 @@ const ATTEMPTS: u32 = 30;
 /// have given it up, and have written what came after it.
 const LATE: u32 = 2;
 
-/// After how many times that silence a connection is given up on which a write waits. By then MongoDB
-/// has ended its transaction, by its own limit of a minute.
-const SILENT: u32 = 6;
-
 /// How often a commit is repeated of which nobody knows whether it happened.
 const COMMIT_ATTEMPTS: u32 = 5;
 
@@ -57,8 +52,9 @@ pub(super) async fn commit(
         let why = "nobody knows whether it was written: MongoDB does not answer";
         Err(StoreError::Unavailable(why.into()).into())
     };
-    let limit = shared.silence * SILENT;
-    timeout(limit, repeated(shared, &writes)).await.unwrap_or_else(|_| silent())
+    // By then MongoDB has ended the transaction, by its own limit of a minute.
+    let in_time = shared.found(async { Ok(repeated(shared, &writes).await) });
+    in_time.await.unwrap_or_else(|_| silent())
 }
 
 /// Tries until it does not collide.
