@@ -6,13 +6,17 @@
 
 use std::{
     fmt::Display,
+    fs::File,
     io, mem,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
     time::Instant,
 };
 
-use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction,
+    backends::FileBackend,
+};
 
 use super::{
     pause::Pause,
@@ -62,6 +66,17 @@ struct Open {
     inode: Inode,
 }
 
+impl Open {
+    /// The database in a file, which is begun where the file is empty. By this handle alone: another
+    /// file may get its name meanwhile.
+    fn of(file: File, cache_bytes: usize) -> Result<Self, Fault> {
+        let inode = Inode::of(&file.metadata()?);
+        let backend = FileBackend::new(file)?;
+        let builder = redb::Builder::new().set_cache_size(cache_bytes).create_with_backend(backend);
+        Ok(Self { db: builder?, inode })
+    }
+}
+
 /// The open database, or what has become of it.
 #[derive(Debug)]
 enum State {
@@ -95,13 +110,15 @@ impl DataFile {
             return Err(OpenError::Damaged(path, why.into()));
         }
         let opened = unwinding(|| -> Result<_, Fault> {
-            let db = redb::Builder::new().set_cache_size(cache_bytes).create(&path)?;
-            let (format, epoch) = tables::prepare(&db, random())?;
+            let file =
+                File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
+            let open = Open::of(file, cache_bytes)?;
+            let (format, epoch) = tables::prepare(&open.db, random())?;
             let known = format <= FORMAT;
-            let last = if known { LastChange::read(&db)? } else { LastChange::default() };
-            Ok((db, last, format, epoch))
+            let last = if known { LastChange::read(&open.db)? } else { LastChange::default() };
+            Ok((open, last, format, epoch))
         });
-        let (db, last, found, epoch) = match opened {
+        let (open, last, found, epoch) = match opened {
             Ok(opened) => opened.map_err(|fault| refusal(&path, fault))?,
             Err(panic) => return Err(OpenError::Damaged(path, panic)),
         };
@@ -111,8 +128,7 @@ impl DataFile {
         // The file's name is durable once its directory is.
         let synced = std::fs::File::open(directory).and_then(|dir| dir.sync_all());
         synced.map_err(|e| OpenError::Io(directory.into(), e.to_string()))?;
-        let inode = Inode::of(&path).map_err(|e| OpenError::Io(directory.into(), e.to_string()))?;
-        let state = RwLock::new(State::Open(Open { db, inode }));
+        let state = RwLock::new(State::Open(open));
         let (last, pause) = (Mutex::new(last), Mutex::default());
         Ok((Self { path, cache_bytes, epoch, last, state, pause }, Epoch(epoch)))
     }
@@ -129,17 +145,18 @@ impl DataFile {
         })
     }
 
-    /// The one write transaction. Whoever fails with it calls [`DataFile::reopen`].
+    /// The one write transaction, and which file it is of. Whoever fails with it calls
+    /// [`DataFile::reopen`].
     ///
     /// # Errors
     /// The disk fails, or has failed a moment ago: the file may have been opened again while this
     /// waited for it, and a second failure so soon would take it from those who read. Or the file was
     /// moved or removed: what is written to it then nobody would find again.
-    pub(super) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
+    pub(super) fn begin_write(&self) -> Result<(WriteTransaction, Inode), StoreError> {
         self.with(|open| {
             self.may_write()?;
-            self.is_found(open)?;
-            open.db.begin_write().map_err(fault)
+            self.is_found(open.inode)?;
+            Ok((open.db.begin_write().map_err(fault)?, open.inode))
         })?
     }
 
@@ -165,20 +182,20 @@ impl DataFile {
         }
     }
 
-    /// What was written has come to the disk, up to this change.
+    /// What was written has come to the disk, up to this change, in this file.
     ///
     /// # Errors
     /// The file was moved or removed meanwhile, and what was written with it.
-    pub(super) fn has_written(&self, last: LastChange) -> Result<(), StoreError> {
+    pub(super) fn has_written(&self, last: LastChange, to: Inode) -> Result<(), StoreError> {
         self.pause().end();
         *self.last() = last;
-        self.with(|open| self.is_found(open))?
+        self.is_found(to)
     }
 
-    /// Whether what is open is what would be found.
-    fn is_found(&self, open: &Open) -> Result<(), StoreError> {
-        match Inode::of(&self.path) {
-            Ok(inode) if inode == open.inode => Ok(()),
+    /// Whether a file is the one that would be found.
+    fn is_found(&self, inode: Inode) -> Result<(), StoreError> {
+        match std::fs::metadata(&self.path) {
+            Ok(file) if Inode::of(&file) == inode => Ok(()),
             Ok(_) => Err(StoreError::Unavailable("another file is in its place".into())),
             Err(error) => Err(fault(Fault::Io(error))),
         }
@@ -198,7 +215,7 @@ impl DataFile {
                 tracing::warn!(%panic, "the embedded store's file did not close cleanly");
             }
             if let Err(error) = self.recover(&mut state) {
-                tracing::error!(%error, "the embedded store stays closed until its disk answers");
+                tracing::error!(%error, "the embedded store stays closed for a while");
             }
             self.pause_after(began);
         }
@@ -262,25 +279,25 @@ impl DataFile {
     /// Opens the file as it is, if it is the same store's and goes on from what was written: any other
     /// knows nothing of the positions that clients have.
     fn recover(&self, state: &mut State) -> Result<(), StoreError> {
-        if is_empty(&self.path) {
+        let named = File::options().read(true).write(true).open(&self.path);
+        let file = named.map_err(|error| fault(Fault::Io(error)))?;
+        if file.metadata().is_ok_and(|file| file.len() == 0) {
             return Err(damaged("it is empty".into()));
         }
         // Closed here too, if it is refused: that may panic as well.
         let opened = unwinding(|| -> Result<_, StoreError> {
-            let db = redb::Builder::new().set_cache_size(self.cache_bytes).open(&self.path);
-            let db = db.map_err(fault)?;
-            if tables::identity(&db).map_err(fault)? != (FORMAT, self.epoch) {
+            let open = Open::of(file, self.cache_bytes).map_err(fault)?;
+            if tables::identity(&open.db).map_err(fault)? != (FORMAT, self.epoch) {
                 return Err(damaged("it is another store's".into()));
             }
-            if !self.last().is_in(&db).map_err(fault)? {
+            if !self.last().is_in(&open.db).map_err(fault)? {
                 return Err(damaged("it is a copy that lacks what was written since".into()));
             }
-            Ok((LastChange::read(&db).map_err(fault)?, db))
+            Ok((LastChange::read(&open.db).map_err(fault)?, open))
         });
-        let (last, db) = opened.map_err(damaged)??;
-        let inode = Inode::of(&self.path).map_err(|error| fault(Fault::Io(error)))?;
+        let (last, open) = opened.map_err(damaged)??;
         *self.last() = last;
-        *state = State::Open(Open { db, inode });
+        *state = State::Open(open);
         Ok(())
     }
 
@@ -351,7 +368,7 @@ pub(super) fn fault(fault: impl Into<Fault>) -> StoreError {
         Fault::DatabaseClosed => StoreError::Unavailable("the store is closed".into()),
         Fault::PreviousIo => StoreError::Unavailable("its disk has failed".into()),
         Fault::DatabaseAlreadyOpen | Fault::LockProtocolMismatch => {
-            StoreError::Unavailable("its file is open elsewhere".into())
+            StoreError::Unavailable("its file is still in use".into())
         }
         Fault::Io(error) if is_damage(&error) => damaged(error.to_string()),
         Fault::Io(error) => StoreError::Unavailable(format!("its disk fails: {error}")),

@@ -8,18 +8,25 @@ fn open(directory: &Path) -> DataFile {
 const MARK: u64 = 77;
 
 fn mark(file: &DataFile) {
-    let txn = file.begin_write().expect("a transaction");
+    let (txn, _) = file.begin_write().expect("a transaction");
     txn.open_table(tables::META).unwrap().insert(tables::META_LOG_BYTES, MARK).unwrap();
     txn.commit().unwrap();
+}
+
+/// Which file would be written to.
+fn inode(file: &DataFile) -> Inode {
+    let (txn, inode) = file.begin_write().expect("a transaction");
+    txn.abort().unwrap();
+    inode
 }
 
 /// Writes a change into the log, and knows it to be there.
 fn append(file: &DataFile, seq: u64) {
     let row: tables::LogRow = (0, "Basic", "1", b"", b"{}");
-    let txn = file.begin_write().expect("a transaction");
+    let (txn, inode) = file.begin_write().expect("a transaction");
     txn.open_table(tables::LOG).unwrap().insert(seq, row).unwrap();
     txn.commit().unwrap();
-    file.has_written(LastChange::of(seq, row)).expect("it is where it was");
+    file.has_written(LastChange::of(seq, row), inode).expect("it is where it was");
 }
 
 fn read_mark(file: &DataFile) -> Result<u64, StoreError> {
@@ -93,16 +100,17 @@ fn what_nobody_would_find_again_is_not_written() {
     let (path, aside) = (directory.path().join(FILE_NAME), directory.path().join("aside"));
     let file = open(directory.path());
     mark(&file);
+    let inode = inode(&file);
     std::fs::rename(&path, &aside).unwrap();
     let refused = file.begin_write().map(drop);
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
-    let refused = file.has_written(LastChange::default());
+    let refused = file.has_written(LastChange::default(), inode);
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
     open(directory.path()).close();
     let refused = file.begin_write().map(drop);
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
     std::fs::rename(&aside, &path).unwrap();
-    file.begin_write().unwrap().abort().unwrap();
+    assert!(file.begin_write().is_ok());
     assert_eq!(read_mark(&file).unwrap(), MARK);
 }
 
@@ -114,11 +122,12 @@ fn after_a_failure_the_file_is_left_alone_for_a_while() {
     let file = open(directory.path());
     mark(&file);
     file.may_write().expect("nothing has failed");
+    let inode = inode(&file);
     file.reopen(&"a test");
     let refused = file.may_write();
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
     assert_eq!(read_mark(&file).expect("reads go on"), MARK);
-    file.has_written(LastChange::default()).expect("it is where it was");
+    file.has_written(LastChange::default(), inode).expect("it is where it was");
     file.may_write().expect("the disk works");
 
     std::fs::rename(&path, &aside).unwrap();

@@ -1,7 +1,7 @@
 //! Whether a file is still the store's: found under its name, and a continuation of what was written.
 //! A copy from yesterday knows nothing of what came since, and would give its numbers to other changes.
 
-use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
+use std::{fs::Metadata, os::unix::fs::MetadataExt};
 
 use redb::{Database, ReadableDatabase, ReadableTable};
 
@@ -16,10 +16,8 @@ pub(super) struct Inode {
 }
 
 impl Inode {
-    /// The file that has a name now.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
-        let file = fs::metadata(path)?;
-        Ok(Self { device: file.dev(), number: file.ino() })
+    pub(super) fn of(file: &Metadata) -> Self {
+        Self { device: file.dev(), number: file.ino() }
     }
 }
 

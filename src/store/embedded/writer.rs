@@ -74,7 +74,7 @@ impl Writer {
     ) -> Result<Vec<Outcome>, StoreError> {
         let Job { mut writes, answer } = first;
         waiting.push(answer);
-        let txn = self.file.begin_write()?;
+        let (txn, file) = self.file.begin_write()?;
         let mut outcomes = Vec::new();
         let mut group = Group::open(&txn).map_err(fault)?;
         loop {
@@ -93,7 +93,7 @@ impl Writer {
             let (open_ms, last) = (self.age.now(group.open_ms), group.appended);
             group.finish(&self.retention, open_ms).map_err(fault)?;
             txn.commit().map_err(fault)?;
-            self.file.has_written(last)?;
+            self.file.has_written(last, file)?;
             self.committed.send_replace(());
         }
         Ok(outcomes)
