@@ -46,7 +46,8 @@ pub(super) async fn settled(
     }
     let (mut end, mut pause) = (None, SHORTEST);
     while listens() {
-        let reply = hello(shared).await.map_err(|error| errors::plain(&error))?;
+        let ask = async { hello(shared).await.map_err(|error| errors::plain(&error)) };
+        let reply = shared.answered(ask).await?;
         if term(&reply) != at.term {
             break;
         }

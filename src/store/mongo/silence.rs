@@ -16,6 +16,10 @@ use crate::store::StoreError;
 /// How much longer than for a plain answer is waited where the server may have to search.
 const SEARCH: u32 = 6;
 
+/// The same for a write, which may search, collide and wait for a majority. Proxies give it up after a
+/// minute, as a rule: it should be answered before.
+const WRITE: u32 = 5;
+
 /// The longest that a silent log is waited for.
 const LONGEST: Duration = Duration::from_secs(600);
 
@@ -42,7 +46,18 @@ impl Shared {
         self.found_in(Duration::ZERO, call).await
     }
 
-    /// The same where the search may take so long.
+    /// What becomes of a write.
+    ///
+    /// # Errors
+    /// Those of the call; [`StoreError::Unavailable`] where there is no answer in time.
+    pub(super) async fn written<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        within(self.silence * WRITE, call).await
+    }
+
+    /// What the server may have to search for, where that may take so long.
     ///
     /// # Errors
     /// Those of the call; [`StoreError::Unavailable`] where there is no answer in time.

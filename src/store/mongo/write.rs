@@ -52,8 +52,8 @@ pub(super) async fn commit(
         let why = "nobody knows whether it was written: MongoDB does not answer";
         Err(StoreError::Unavailable(why.into()).into())
     };
-    // By then MongoDB has ended the transaction, by its own limit of a minute.
-    let in_time = shared.found(async { Ok(repeated(shared, &writes).await) });
+    // MongoDB ends a transaction by itself, a minute after it began or somewhat later.
+    let in_time = shared.written(async { Ok(repeated(shared, &writes).await) });
     in_time.await.unwrap_or_else(|_| silent())
 }
 
