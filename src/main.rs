@@ -1,6 +1,6 @@
 //! The binary: arguments, telemetry, run.
 
-use std::{io::Write, process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -69,11 +69,18 @@ struct DemoServeArgs {
 /// wait behind as many streams that have much to send.
 const EVENT_INTERVAL: u32 = 8;
 
+/// How much longer the process waits for what is not told to end, such as a disk that hangs.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     match runtime.enable_all().event_interval(EVENT_INTERVAL).build() {
-        Ok(runtime) => runtime.block_on(run(cli)),
+        Ok(runtime) => {
+            let status = runtime.block_on(run(cli));
+            runtime.shutdown_timeout(LAST_WAIT);
+            status
+        }
         Err(error) => failed(&error.into()),
     }
 }
@@ -96,8 +103,7 @@ async fn run(cli: Cli) -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    // Nobody may read it; the status says it too.
-    let _ = writeln!(std::io::stderr(), "fhirtail: {error:#}");
+    telemetry::last_word(format!("fhirtail: {error:#}\n"));
     ExitCode::FAILURE
 }
 

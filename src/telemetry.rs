@@ -130,8 +130,14 @@ fn tell_defects() {
         let trace = Backtrace::capture();
         let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
         let text = lines::of_defect(&defect.to_string(), trace, std::io::stderr().is_terminal());
-        lines::for_a_while("defect", move || drop(std::io::stderr().write_all(text.as_bytes())));
+        last_word(text);
     }));
+}
+
+/// Says on standard error what the process may end by. Nobody may read that: it is not waited for
+/// longer than a moment, and the exit status says the same.
+pub fn last_word(text: String) {
+    lines::for_a_while("last word", move || drop(std::io::stderr().write_all(text.as_bytes())));
 }
 
 /// One more in a gauge, for as long as it lives.

@@ -3,14 +3,14 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::{ChildStdout, Command, Stdio},
+    process::{ChildStdout, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use support::{
     client,
     http2::Http2,
-    logged::{Logged, left_alone},
+    logged::{Logged, fill_log, left_alone},
     process::Ended,
     stream::EventStream,
 };
@@ -174,10 +174,37 @@ async fn a_log_that_nobody_reads_holds_up_nobody() {
         }
     }
     assert!(get("/fhir/$export").await.contains("Patient"));
+    // Nor its end, where there is no room for a byte. Standard output goes there as well.
+    fill_log(server.pid());
     server.signal("-TERM");
+    assert_eq!(end_of(|| server.end()).await.code(), Some(0));
+}
+
+/// How a process ends by itself.
+async fn end_of(mut look: impl FnMut() -> Option<ExitStatus>) -> ExitStatus {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while server.end().is_none() {
+    loop {
+        if let Some(status) = look() {
+            return status;
+        }
         assert!(Instant::now() < deadline, "it does not end");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Whoever starts it again and again, into the pipe that nobody reads, hears by its status that it
+/// does not start.
+#[tokio::test]
+async fn a_refusal_that_nobody_reads_ends_the_process() {
+    let (_log, end) = std::io::pipe().expect("a pipe");
+    let mut sleeper = Command::new("sleep");
+    let sleeper = sleeper.arg("600").stderr(end.try_clone().expect("a pipe")).spawn();
+    let sleeper = Ended(sleeper.expect("sleep"));
+    fill_log(sleeper.0.id());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fhirtail"));
+    command.args(["serve", "--listen", "127.0.0.1:0", "--store", "/dev/null"]);
+    let server = command.stdout(end.try_clone().expect("a pipe")).stderr(end).spawn();
+    let mut server = Ended(server.expect("the binary"));
+    let status = end_of(|| server.0.try_wait().expect("its state")).await;
+    assert_eq!(status.code(), Some(1));
 }

@@ -1,7 +1,11 @@
 //! TLS itself: who does not finish its handshake, who speaks in the clear, HTTP/1.1 inside, and a
 //! certificate that is renewed.
 
-use std::time::Instant;
+use std::{
+    fs::OpenOptions,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use rustls::pki_types::CertificateDer;
 use serde_json::Value;
@@ -17,7 +21,8 @@ use support::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::timeout,
+    task::spawn_blocking,
+    time::{sleep, timeout},
 };
 
 use crate::{PATIENTS, populate, until_open_of};
@@ -131,6 +136,29 @@ async fn http1_inside_that_takes_nothing() {
 async fn shown(address: std::net::SocketAddr, issued: &Issued) -> Option<CertificateDer<'static>> {
     let stream = issued.connect(address, &["h2"]).await.ok()?;
     stream.get_ref().1.peer_certificates()?.first().cloned().map(CertificateDer::into_owned)
+}
+
+/// As a disk does that no longer answers: the server ends all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_hangs_does_not_hold_up_the_end() {
+    let bench = embedded();
+    bench.store.close().await;
+    let issued = Issued::fresh();
+    let arguments = issued.arguments();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let mut server = Logged::serve(&bench.name, &arguments);
+    std::fs::remove_file(issued.key()).expect("removed");
+    assert!(Command::new("mkfifo").arg(issued.key()).status().expect("mkfifo").success());
+    // Which waits until somebody reads it.
+    let opened = spawn_blocking(move || OpenOptions::new().write(true).open(issued.key()));
+    let _silent = timeout(PATIENCE, opened).await.expect("it is read").expect("no panic");
+    server.signal("-TERM");
+    let end = async {
+        while server.end().is_none() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, end).await.expect("it ends");
 }
 
 /// Whoever is connected stays so, whoever comes gets the new one; what is of no use is told, and

@@ -1,7 +1,9 @@
 //! A server as a process of its own, whose log is read.
 
 use std::{
-    io::{BufRead, BufReader, Lines, PipeReader},
+    fs::OpenOptions,
+    io::{BufRead, BufReader, ErrorKind, Lines, PipeReader, Write},
+    os::unix::fs::OpenOptionsExt,
     process::{Child, Command, ExitStatus},
 };
 
@@ -20,6 +22,23 @@ pub async fn left_alone(count: usize, bytes: usize) -> Bench {
     }
     bench.store.close().await;
     bench
+}
+
+/// Fills the pipe that a process has as its standard error, to the last byte.
+pub fn fill_log(pid: u32) {
+    /// On Linux.
+    const NONBLOCK: i32 = 0o4000;
+    // A way of our own into it: the process's writes wait as before.
+    let mut way = OpenOptions::new();
+    let way = way.write(true).custom_flags(NONBLOCK).open(format!("/proc/{pid}/fd/2"));
+    let mut way = way.expect("a pipe");
+    loop {
+        match way.write(b" ") {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// A server whose log is read line by line; standard output goes there too, as in a journal. Killed
