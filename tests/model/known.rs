@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fhirtail::{position::LogPosition, store::Window};
+use fhirtail::position::LogPosition;
 
 use crate::world::{Key, Logged, Turn, Version, World};
 
@@ -56,11 +56,23 @@ pub fn may_hold(
     later || (was_deferred && !whole && since.len() > 1)
 }
 
-/// Whether what a look-up may have found of a resource, too late, is no longer in the window.
-pub fn may_have_left(window: Window, key: &Key, at: LogPosition, world: &World) -> bool {
-    let since = world.since(key, at);
-    let was_open = since[0].as_ref().is_some_and(|version| version.open);
-    was_open && since[1..].iter().flatten().any(|later| !window.contains(later.updated_ms))
+/// What a resource was at a position, or before that where its updates were deferred.
+pub fn undeferred(key: &Key, mut at: LogPosition, world: &World) -> Option<Version> {
+    loop {
+        let version = world.state_at(at).remove(key)?;
+        if !world.was_deferred(version.position) {
+            return Some(version);
+        }
+        let LogPosition { time, consumed } = version.position;
+        at = LogPosition { time, consumed: consumed - 1 };
+    }
+}
+
+/// What a look-up may have found of a resource, too late.
+pub fn found_late(key: &Key, at: LogPosition, world: &World) -> Vec<Version> {
+    let mut since = world.since(key, at).into_iter();
+    let was_open = since.next().flatten().is_some_and(|version| version.open);
+    since.filter(|_| was_open).flatten().collect()
 }
 
 /// Whether a look-up for a change may find that, in time or too late.

@@ -18,7 +18,7 @@ use fhirtail::{
 };
 
 use crate::{
-    known::{Known, may_be_found, may_have_left, may_hold},
+    known::{Known, found_late, may_be_found, may_hold, undeferred},
     world::{Key, State, Turn, Version, World},
 };
 
@@ -233,11 +233,20 @@ impl Replica {
         let state = world.state_at(position.log);
         let whole = event.is_some_and(|event| event.event == "caught-up");
         self.compare(&state, Some(&position), |copied, key| {
-            // What was before an update may have been outside of a window.
+            // What was before an update may have been outside of a window, or of a compartment.
             let window = self.plan.window;
-            let had = copied.is_some() || !window.is_open();
+            let was_outside = || {
+                let before = undeferred(key, position.log, world);
+                !before.is_some_and(|before| self.selects(key, &before, &members(&state)))
+            };
+            let had = copied.is_some() || !window.is_open() || was_outside();
+            // What is found late may have left the window; or it is in it where the scan is yet to come.
+            let is_left = |late: &Version| match window.contains(late.updated_ms) {
+                true => !window.is_open() && !self.is_scanned(key, late, Some(&position)),
+                false => copied.is_none(),
+            };
             had && (may_hold(copied, key, position.log, whole, world)
-                || (copied.is_none() && may_have_left(window, key, position.log, world)))
+                || found_late(key, position.log, world).iter().any(is_left))
         })
     }
 
@@ -253,7 +262,12 @@ impl Replica {
         let members = members(&world.state_at(last));
         let turns = world.between(last, now);
         let is_ours = |turn: &&Turn| {
-            let mut versions = turn.versions.iter().flatten();
+            // What was found late may be, where what it is told for is not.
+            let late = match Some(turn.at) == told {
+                true => found_late(&turn.key, turn.at, world),
+                false => Vec::new(),
+            };
+            let mut versions = turn.versions.iter().flatten().chain(&late);
             versions.any(|version| self.selects(&turn.key, version, &members))
         };
         let ours = turns.iter().filter(is_ours);
@@ -333,7 +347,7 @@ impl Replica {
             && (self.plan.scope == Scope::System || version.patients.iter().any(theirs))
     }
 
-    fn wants(&self, (ty, _): &Key, version: &Version, at: Option<&Position>) -> Wanted {
+    fn wants(&self, key: &Key, version: &Version, at: Option<&Position>) -> Wanted {
         let window = self.plan.window;
         if !window.contains(version.updated_ms) {
             // `_since` bounds the history alone: what is written later comes whatever its clock says.
@@ -344,19 +358,23 @@ impl Replica {
                 false => Wanted::Nothing,
             };
         }
-        let Some(scan) = at.and_then(|at| at.scan.as_ref()) else { return Wanted::It };
-        let Some(index) = self.plan.index_of(*ty) else { return Wanted::Nothing };
-        let behind = index < scan.type_index
-            || (index == scan.type_index
-                && scan
-                    .key
-                    .same_order(&version.doc, version.updated_ms)
-                    .is_some_and(|key| key <= scan.key));
-        match behind {
+        match self.is_scanned(key, version, at) {
             true => Wanted::It,
             false if window.is_open() => Wanted::Nothing,
             false => Wanted::Anything,
         }
+    }
+
+    /// Whether the scan has come to a version.
+    fn is_scanned(&self, (ty, _): &Key, version: &Version, at: Option<&Position>) -> bool {
+        let Some(scan) = at.and_then(|at| at.scan.as_ref()) else { return true };
+        let Some(index) = self.plan.index_of(*ty) else { return false };
+        index < scan.type_index
+            || (index == scan.type_index
+                && scan
+                    .key
+                    .same_order(&version.doc, version.updated_ms)
+                    .is_some_and(|key| key <= scan.key))
     }
 }
 
