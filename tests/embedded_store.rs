@@ -344,7 +344,7 @@ async fn an_expired_snapshot_gives_its_pages_back() {
 async fn a_waiting_reader_hears_of_a_commit_at_once() {
     let (_directory, store) = fresh(EmbeddedOptions::default());
     let mut reader = Reader::after(&store, start(&store).await).await.expect("a reader");
-    let mut waited = Duration::ZERO;
+    let mut waited = Vec::new();
     for n in 0..40 {
         let next = tokio::spawn({
             let mut waiting = reader;
@@ -356,10 +356,11 @@ async fn a_waiting_reader_hears_of_a_commit_at_once() {
         commit(&store, patient("a", n)).await;
         let committed = Instant::now();
         reader = next.await.expect("a reader");
-        waited += committed.elapsed();
+        waited.push(committed.elapsed());
     }
-    // A reader that only asked from time to time, every 250 ms, would need twice as long.
-    assert!(waited < Duration::from_millis(40 * 250 / 4), "{waited:?}");
+    // A reader that only asked from time to time would wait for most of 250 ms, each time.
+    waited.sort();
+    assert!(waited[20] < Duration::from_millis(125), "{waited:?}");
     store.close().await;
 }
 

@@ -176,7 +176,10 @@ async fn mongodb() {
     streams_resume(&bench, 3).await;
     over.cancel();
     let counts = counted.await.expect("counts");
-    assert!(counts.contains(&2) && counts.iter().all(|count| *count <= 3), "{counts:?}");
+    assert!(
+        counts.iter().any(|count| *count >= 2) && counts.iter().all(|count| *count <= 3),
+        "{counts:?}"
+    );
 }
 
 /// One position is too old for the log, those of others are not.
@@ -229,7 +232,13 @@ async fn a_tail_that_breaks_starts_again() {
         seen.breaks.store(1, SeqCst);
         write(bench.store.as_ref(), 40, 100).await;
         texts.extend(resources_of(&mut witness, 40).await.into_iter().map(|event| event.data));
-        assert_eq!(seen.breaks.load(SeqCst), 0, "{round}");
+        // What was read at once may all be here before the tail reads on, and breaks.
+        let broken = async {
+            while seen.breaks.load(SeqCst) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, broken).await.unwrap_or_else(|_| panic!("{round}"));
     }
     let all = texts.iter().collect::<std::collections::HashSet<_>>();
     assert_eq!(all.len(), 120, "each once");

@@ -256,10 +256,11 @@ async fn a_position_that_is_refused_is_let_go_of() {
             .until(
                 "page.stream.phase === 'refused' && page.stream.why !== '' && \
                  /; trying again in [1-4] s; what you see is as of \\d\\d:\\d\\d:\\d\\d$/\
-                     .test(document.getElementById('state-detail').textContent)",
+                     .test(globalThis.said = document.getElementById('state-detail').textContent)",
             )
             .await;
-        let why = browser.text("state-detail").await;
+        let why = browser.run("return said").await;
+        let why = why.as_str().expect("text");
         assert!(why.contains("ast-Event-ID") || why.contains("lastEventId"), "{why}");
         if position == other {
             look(&browser, "refused").await;

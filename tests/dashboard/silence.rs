@@ -119,9 +119,9 @@ async fn a_try_that_was_swallowed_is_not_waited_for() {
     browser.ask("{ page.stream.silence = 5000 }").await;
     browser.run(WATCH_ROWS).await;
     for (n, own) in ["", "page.stream.open()"].into_iter().enumerate() {
+        proxy.swallow();
         proxy.cut();
         browser.until("page.stream.phase === 'waiting'").await;
-        proxy.swallow();
         browser.ask(&format!("{{ {own} }}")).await;
         // By now it is under way, and nobody will ever answer it.
         browser

@@ -12,7 +12,7 @@ use serde_json::Value;
 use support::{
     chaos::Dice,
     oracle::transcript::{Place, Seen, Transcript},
-    stream::{EventStream, client},
+    stream::{EventStream, PATIENCE, client},
 };
 
 use crate::{
@@ -203,9 +203,14 @@ impl Reader {
         if self.dice.roll(3) == 0 {
             headers.push(("accept-encoding", "gzip, deflate, br, zstd"));
         }
-        let stream = self.transport.open(&base, &self.wants.path(), &headers).await;
         // Whether its patient is there the store has to say first.
-        if stream.is_none() && self.wants.part != Part::OfOne {
+        let waits_for_store = self.wants.part == Part::OfOne;
+        let patience = match waits_for_store || self.shared.servers_fail {
+            true => Duration::from_secs(2),
+            false => PATIENCE,
+        };
+        let stream = self.transport.open(&base, &self.wants.path(), &headers, patience).await;
+        if stream.is_none() && !waits_for_store {
             self.shared.unreached.fetch_add(1, SeqCst);
         }
         stream

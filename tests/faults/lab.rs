@@ -102,6 +102,7 @@ impl<G: Ground> Lab<G> {
     fn new(ground: G, cast: Cast) -> Self {
         let mut shared = Shared::new(ground.sink(), cast.padding, cast.writers);
         shared.keeps_images = cast.keeps_images;
+        shared.servers_fail = cast.faulty == Faulty::Server;
         let lab = Self {
             shared: Arc::new(shared),
             ground,

@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) padding: usize,
     /// Each change of an observation comes with what it was before.
     pub(crate) keeps_images: bool,
+    /// It is the servers that fail: they may not answer.
+    pub(crate) servers_fail: bool,
     /// After how many events, at most, a client cuts its stream: the more is written, the more.
     pub(crate) patience: u64,
     /// What some clients' histories go back to.
@@ -62,6 +64,7 @@ impl Shared {
             sink,
             padding,
             keeps_images: true,
+            servers_fail: false,
             patience: 130 * writers,
             since: OnceLock::new(),
             urls: Mutex::default(),

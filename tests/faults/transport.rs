@@ -7,8 +7,6 @@ use axum::http::{StatusCode, header};
 
 use support::{http2::Http2, stream::EventStream};
 
-const PATIENCE: Duration = Duration::from_secs(2);
-
 pub(crate) enum Transport {
     One(reqwest::Client),
     /// Its connection outlives its streams, as a browser's does, until it fails.
@@ -28,6 +26,7 @@ impl Transport {
         base: &str,
         path: &str,
         headers: &[(&str, &str)],
+        patience: Duration,
     ) -> Option<EventStream> {
         let asks = async {
             match self {
@@ -35,7 +34,7 @@ impl Transport {
                 Self::Two(kept) => over_two(kept, base, path, headers).await,
             }
         };
-        let answer = tokio::time::timeout(PATIENCE, asks).await.ok().flatten();
+        let answer = tokio::time::timeout(patience, asks).await.ok().flatten();
         if let (None, Self::Two(kept)) = (&answer, self) {
             *kept = None;
         }
@@ -65,11 +64,14 @@ async fn over_two(
     path: &str,
     headers: &[(&str, &str)],
 ) -> Answer {
-    if kept.as_ref().is_none_or(|kept| kept.base != base) {
-        let address = base.strip_prefix("http://")?.parse().expect("an address");
-        let http = Http2::reach(address).await?;
-        *kept = Some(Connection { base: base.to_owned(), http });
+    // Where it was sent away, resting, it comes anew, as browsers do.
+    if let Some(kept) = kept.as_ref().filter(|kept| kept.base == base)
+        && let Ok(answer) = kept.http.stream(path, headers).await
+    {
+        return Some(answer);
     }
-    let (status, stream) = kept.as_ref()?.http.stream(path, headers).await.ok()?;
-    Some((status, stream))
+    let address = base.strip_prefix("http://")?.parse().expect("an address");
+    let http = Http2::reach(address).await?;
+    let kept = kept.insert(Connection { base: base.to_owned(), http });
+    kept.http.stream(path, headers).await.ok()
 }

@@ -108,12 +108,12 @@ async fn places_are_those_of_streams() {
     }
 }
 
-/// GOAWAY, then each stream's own farewell; who comes while streams end gets an answer.
+/// GOAWAY, and who comes while streams end gets an answer. How each stream ends, see `streams.rs`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_drains() {
     let bench = embedded();
     populate(&bench.store, 2, 10).await;
-    let app = App::with(bench.store.clone(), &["--drain", "1.5"]).await;
+    let app = App::with(bench.store.clone(), &["--drain", "60"]).await;
     let address = app.address;
     let (client, ended) = Http2::connect(address).await;
     let (idle, idle_ended) = Http2::connect(address).await;
@@ -139,21 +139,20 @@ async fn a_server_that_drains() {
     let (late, late_ended) = Http2::connect(address).await;
     let mut told = late.open(PATIENTS, &[]).await;
     assert_eq!(told.event().await.expect("a word").event, "OperationOutcome");
-    let of_late = async |stream: &mut EventStream| {
-        let mut late = false;
-        let mut last = None;
-        while let Some(item) = stream.item().await {
-            late |= matches!(&item, Item::Event(event) if event.data.contains("late"));
-            last = Some(item);
+    // Each ends at a moment of its own, some before that was written.
+    let hears_of_late = async |stream: &mut EventStream| loop {
+        match stream.item().await {
+            Some(Item::Event(event)) if event.data.contains("late") => return true,
+            Some(_) => {}
+            None => return false,
         }
-        assert!(matches!(last, Some(Item::Retry(_))), "{last:?}");
-        late
     };
     let mut heard = 0;
     for stream in &mut streams {
-        heard += usize::from(of_late(stream).await);
+        heard += usize::from(hears_of_late(stream).await);
     }
     assert!(heard > 0, "somebody was still there");
+    drop((streams, client, told, late));
     for ended in [ended, late_ended] {
         let ended = tokio::time::timeout(PATIENCE, ended).await.expect("it ends");
         ended.expect("no panic").expect("in order");

@@ -1,12 +1,15 @@
 //! Who takes nothing, says nothing or does not go on is let go, and nobody else is.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use h2::{Reason, client::Builder};
 use support::{
     App, embedded,
-    http2::{Http2, take_all, take_nothing},
+    http2::{Ended, Http2, take_all, take_nothing},
     logged::Logged,
     stream::{EventStream, PATIENCE},
     writes::{commit, patient, put},
@@ -193,10 +196,10 @@ async fn a_ping_that_nobody_answers() {
     let deadline = DEADLINE.to_string();
     let arguments = ["--write-deadline", &deadline, "--keep-alive", "0.2"];
     let mut server = Logged::serve(&bench.name, &arguments);
+    let start = Instant::now();
     let mut mute = Raw::connect(server.address()).await;
     let ask = frame(HEADERS, END_STREAM | END_HEADERS, 1, &get(PATIENTS, "text/event-stream"));
     mute.say(&[hello(), ask].concat()).await;
-    let start = Instant::now();
     let frames = mute.until_end().await;
     assert!(start.elapsed().as_secs_f64() >= DEADLINE);
     assert!(frames.iter().any(|frame| frame.kind == PING && frame.flags & ACK == 0), "{frames:?}");
@@ -222,11 +225,11 @@ async fn beginnings_without_end() {
     ];
     let app = &app;
     join_all(beginnings.map(|(name, beginning)| async move {
+        let start = Instant::now();
         let mut client = Raw::connect(app.address).await;
         client.say(&beginning).await;
-        let start = Instant::now();
         client.until_end().await;
-        assert!(start.elapsed().as_secs_f64() >= DEADLINE * 0.9, "too soon: {name}");
+        assert!(start.elapsed().as_secs_f64() >= DEADLINE, "too soon: {name}");
     }))
     .await;
 }
@@ -253,8 +256,7 @@ async fn who_has_nothing_to_ask_is_sent_away() {
     assert_eq!(goodbyes.map(|frame| frame.payload[7]).collect::<Vec<_>>(), [0, 0]);
 
     // While a stream is open it stays, for as long as that takes.
-    let (client, ended) = Http2::connect(app.address).await;
-    let mut stream = client.open(PATIENTS, &[]).await;
+    let ((client, ended), mut stream) = opened(app.address).await;
     stream.until("caught-up").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!ended.is_finished());
@@ -265,13 +267,27 @@ async fn who_has_nothing_to_ask_is_sent_away() {
     ended.expect("no panic").expect("in order");
 }
 
+/// A connection and a stream on it. Who is sent away before asking, having been too slow, comes again.
+async fn opened(server: SocketAddr) -> ((Http2, Ended), EventStream) {
+    let start = Instant::now();
+    loop {
+        let (client, ended) = Http2::connect(server).await;
+        match client.stream(PATIENTS, &[]).await {
+            Ok((status, stream)) => {
+                assert_eq!(status, 200);
+                return ((client, ended), stream);
+            }
+            Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
+        }
+    }
+}
+
 /// Half a body: 408, and the others on the connection go on.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_body() {
     let bench = embedded();
     let app = server(&bench, &["--read-deadline", "0.3"]).await;
-    let (client, _) = Http2::connect(app.address).await;
-    let mut stream = client.open(PATIENTS, &[]).await;
+    let ((client, _), mut stream) = opened(app.address).await;
     stream.until("caught-up").await;
     let json = [("content-type", "application/fhir+json")];
     let request = client.request(axum::http::Method::PUT, "/fhir/Patient/a", &json);

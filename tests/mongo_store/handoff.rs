@@ -182,7 +182,8 @@ async fn a_failover_loses_and_repeats_nothing() {
         }
         assert!(Instant::now() < deadline, "no new primary");
     };
-    while store.head().await.is_ok_and(|head| head.time >> 32 < (before.time >> 32) + 2) {
+    let is_later = |head: LogPosition| head.time >> 32 >= (before.time >> 32) + 2;
+    while !store.head().await.is_ok_and(is_later) {
         assert!(Instant::now() < deadline, "no writes after the failover");
     }
     stop.store(true, Ordering::Relaxed);

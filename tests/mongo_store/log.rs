@@ -8,7 +8,8 @@ use fhirtail::{
     store::{Before, Change, ChangeKind, Store, StoreError},
 };
 use mongodb::bson::doc;
-use support::mongod::ReplicaSet;
+use support::{mongod::ReplicaSet, stream::PATIENCE};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::tools::{bench, bench_on, delete, patient, put, read_to, text, update, words};
@@ -27,20 +28,18 @@ async fn an_idle_log_is_level_and_quiet() {
     bench.write(patient("1", 1)).await;
     let snapshot = bench.snapshot().await;
     let mut reader = bench.changes(snapshot.position()).await;
-    let start = Instant::now();
-    let (changes, level) = read_to(&mut *reader, bench.head().await).await;
+    let head = bench.head().await;
+    let read = timeout(PATIENCE, read_to(&mut *reader, head)).await;
+    let (changes, level) = read.expect("in time");
     assert_eq!(all_words(&changes), [""; 0]);
     assert!(level >= snapshot.position());
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     // The mark of an idle database moves with writes elsewhere.
     let elsewhere = bench.client.database("elsewhere");
     elsewhere.collection("x").insert_one(doc! {"a": 1}).await.expect("inserted");
     let head = bench.head().await;
     let (changes, moved) = read_to(&mut *reader, head).await;
     assert!(changes.is_empty() && moved > level && moved.time >= head.time);
-    let asked = Instant::now();
-    reader.next().await.expect("nothing");
-    assert!(asked.elapsed() < Duration::from_millis(1500), "{:?}", asked.elapsed());
+    timeout(PATIENCE, reader.next()).await.expect("in time").expect("nothing");
 }
 
 /// A reader that stands right behind the end, after a handoff or a database's end, has not looked
@@ -370,15 +369,8 @@ async fn a_server_that_hangs_is_silent() {
     let hub = Hub::start(store, HubOptions::default(), tasks, stop.clone()).await.expect("a hub");
     until(|| hub.silence().is_some_and(|silence| silence < Duration::from_secs(1))).await;
     signal("-STOP");
-    // Longer than between two answers; from then on nothing is heard.
-    until(|| hub.silence().is_some_and(|silence| silence > Duration::from_millis(700))).await;
-    let longest = std::cell::Cell::new(Duration::ZERO);
-    until(|| {
-        let silence = hub.silence().expect("it has been heard");
-        assert!(silence >= longest.replace(silence), "something was heard");
-        silence > Duration::from_secs(4)
-    })
-    .await;
+    // Far longer than between two answers.
+    until(|| hub.silence().is_some_and(|silence| silence > Duration::from_secs(4))).await;
     signal("-CONT");
     until(|| hub.silence().is_some_and(|silence| silence < Duration::from_secs(1))).await;
     stop.cancel();

@@ -84,7 +84,7 @@ async fn a_scan_and_each_question_give_up() {
     for part in 0..10 {
         bench.commit((part * 10..part * 10 + 10).map(large).collect()).await.expect("written");
     }
-    let snapshot = store.snapshot().await.expect("a snapshot");
+    let snapshot = answered(async || store.snapshot().await).await;
     // Along the index by time it is looked for what fits.
     let sought =
         Place { path: vec!["contentType"], values: vec![Sought::Text("text/plain".into())] };
@@ -159,7 +159,7 @@ async fn a_scan_that_is_sorted_gives_up() {
     bench.collection("Binary").insert_many((0..50).map(document)).await.expect("inserted");
     let proxy = Proxy::to(set.nodes[0].port).await;
     let store = through(&proxy, &bench).await;
-    let snapshot = store.snapshot().await.expect("a snapshot");
+    let snapshot = answered(async || store.snapshot().await).await;
     set.set_parameter(doc! {"minSnapshotHistoryWindowInSeconds": 1}).await;
     let mut batches = snapshot.scan(Scan { along: Along::Updated, ..everything("Binary") });
     batches.recv().await.expect("a batch").expect("resources");
@@ -174,7 +174,8 @@ async fn a_silent_log_is_opened_where_all_has_been_read() {
     let proxy = Proxy::to(mongod::shared().await.expect("a set").nodes[0].port).await;
     let store = through(&proxy, &bench).await;
     bench.write(patient("a", 1)).await;
-    let mut reader = store.changes(bench.head().await).await.expect("a reader");
+    let start = bench.head().await;
+    let mut reader = answered(async || store.changes(start).await).await;
     let elsewhere = mongod::fresh_database();
     bench.client.database(&elsewhere).collection("x").insert_one(doc! {}).await.expect("written");
     let end = bench.head().await;

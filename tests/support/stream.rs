@@ -11,11 +11,11 @@ use reqwest::{Client, Response, header};
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The HTTP client of a test.
+/// The HTTP client of a test. It waits for no byte longer than that.
 pub fn client() -> Client {
     // Whoever comes second finds one installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().build().expect("an HTTP client")
+    Client::builder().read_timeout(PATIENCE).build().expect("an HTTP client")
 }
 
 type Broken = Box<dyn std::error::Error + Send + Sync>;
